@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from instil.data.pre_tokenizers import IGNORING_MERGES, PRE_TOKENIZERS
 from instil.data.special_tokens import (
     BosOption,
     EndOption,
@@ -18,12 +19,6 @@ from instil.data.tokenizer_library import MISSING, byte_level_tokenizer, tokeniz
 
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
 """Types of special, added and unused tokens in a GGUF file."""
-_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-PRE_TOKENIZERS = {
-    "gpt-2": [_LEVEL],
-    "smollm": [{"type": "Digits", "individual_digits": True}, _LEVEL],
-}
-"""Pre-tokenizers of the library ``tokenizers`` by their name in llama.cpp."""
 
 
 def load_gguf_tokenizer(
@@ -51,14 +46,16 @@ def load_gguf_tokenizer(
         )
     words = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    inner = byte_level_tokenizer(
-        library,
-        library.models.BPE({word: index for index, word in enumerate(words)}, merges),
-        digits=kind[1] == "smollm",
-    )
+    vocabulary = {word: index for index, word in enumerate(words)}
+    model = library.models.BPE(vocabulary, merges, ignore_merges=kind[1] in IGNORING_MERGES)
+    inner = byte_level_tokenizer(library, model, PRE_TOKENIZERS[kind[1]])
     types = fields["tokenizer.ggml.token_type"]
-    special = [word for word, code in zip(words, types, strict=True) if code == CONTROL]
-    inner.add_special_tokens([library.AddedToken(word, special=True) for word in special])
+    added = [
+        library.AddedToken(word, special=code == CONTROL, normalized=False)
+        for word, code in zip(words, types, strict=True)
+        if code in (CONTROL, USER_DEFINED)
+    ]
+    inner.add_tokens(added)
     files = SpecialTokenFiles.of_gguf(fields)
     return SubwordTokenizer(
         inner,

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+BYTE_LEVEL = {
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": True,
+    "use_regex": True,
+}
+"""Pre-tokenizer of GPT-2, as in a ``tokenizer.json``."""
 MISSING = 'the tokenizer {} needs the package {}: pip install "instil[text]"'
 
 
-def byte_level_tokenizer(library: Any, model: Any, digits: bool = False) -> Any:
+def byte_level_tokenizer(
+    library: Any, model: Any, steps: Sequence[Mapping[str, Any]] = (BYTE_LEVEL,)
+) -> Any:
     """Return a byte-level tokenizer of the library.
 
     Args:
         library: result of ``tokenizer_library``.
         model: model of the library.
-        digits: whether each digit is a word of its own.
+        steps: steps of the pre-tokenizer, as in a ``tokenizer.json``.
     """
     inner = library.Tokenizer(model)
-    level = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.pre_tokenizer = level
-    if digits:
-        split_digits = library.pre_tokenizers.Digits(individual_digits=True)
-        inner.pre_tokenizer = library.pre_tokenizers.Sequence([split_digits, level])
+    inner.pre_tokenizer = _pre_tokenizer(library, steps)
     inner.decoder = library.decoders.ByteLevel()
     return inner
+
+
+def _pre_tokenizer(library: Any, steps: Sequence[Mapping[str, Any]]) -> Any:
+    """Pre-tokenizer of some steps; the library reads them only as part of a whole tokenizer."""
+    content = json.loads(library.Tokenizer(library.models.BPE()).to_str())
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": list(steps)}
+    if len(steps) == 1:
+        (content["pre_tokenizer"],) = steps
+    return library.Tokenizer.from_str(json.dumps(content)).pre_tokenizer
 
 
 def tokenizer_library(name: str) -> Any:

@@ -25,7 +25,7 @@ BLOCK_SIZE = 32
 def to_gguf(
     net: Net, batch: Batch, path: str | Path, tokenizer: Any, weight_type: str = "f16"
 ) -> dict[str, Any]:
-    """Write a student of the Llama family with its tokenizer.
+    """Write a student of the families Llama, Mistral, Qwen 2 or Qwen 3 with its tokenizer.
 
     An older file is replaced only by a complete and correct one.
 
@@ -86,13 +86,13 @@ def _write(model: Any, tokenizer: Any, path: Path, weight_type: str) -> None:
         from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, quantize
     except ImportError as error:
         raise ValueError(MISSING.format(error.name)) from error
-    check_model(model)
-    writer = GGUFWriter(path, "llama")
+    family = check_model(model)
+    writer = GGUFWriter(path, family.model_type)
     file_type = "ALL_F32" if weight_type == "f32" else f"MOSTLY_{weight_type.upper()}"
     writer.add_file_type(LlamaFileType[file_type])
     add_config(writer, model)
     add_tokenizer(writer, tokenizer, model.config)
-    for name, weight in iter_weights(model):
+    for name, weight in iter_weights(model, family):
         kind = GGMLQuantizationType[_type_of(name, weight.ndim, weight_type)]
         if kind.name.startswith("Q") and weight.shape[1] % BLOCK_SIZE:
             raise ValueError(

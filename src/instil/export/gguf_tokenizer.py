@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from instil.data.gguf_tokenizer import CONTROL, PRE_TOKENIZERS, UNUSED, USER_DEFINED
+from instil.data.gguf_tokenizer import CONTROL, UNUSED, USER_DEFINED
+from instil.data.pre_tokenizers import IGNORING_MERGES, PRE_TOKENIZERS
 
+NFC = {"type": "NFC"}
 NORMAL = 1
 """Type of a token that texts are cut into."""
 NUM_BYTES = 256
@@ -16,7 +19,6 @@ UNSUPPORTED_OPTIONS = (
     "continuing_subword_prefix",
     "end_of_word_suffix",
     "byte_fallback",
-    "ignore_merges",
 )
 """Options of a byte-pair model that llama.cpp does not have."""
 
@@ -106,7 +108,7 @@ def byte_pairs(tokenizer: Any) -> BytePairs:
         )
     content = json.loads(tokenizer.inner.to_str())
     pre = _pre_tokenizer(content)
-    _check_byte_pairs(content["model"])
+    _check_byte_pairs(content["model"], pre in IGNORING_MERGES)
     for token in content["added_tokens"]:
         if token["lstrip"] or token["rstrip"] or token["single_word"]:
             raise ValueError(
@@ -126,23 +128,32 @@ def byte_pairs(tokenizer: Any) -> BytePairs:
 def _pre_tokenizer(content: dict[str, Any]) -> str:
     """Name of the pre-tokenizer in llama.cpp."""
     pre_tokenizer = content["pre_tokenizer"] or {}
-    steps = []
-    for step in pre_tokenizer.get("pretokenizers", [pre_tokenizer]):
-        # Offsets into the text do not change the tokens.
-        steps.append({key: value for key, value in step.items() if key != "trim_offsets"})
-    names = [name for name, known_steps in PRE_TOKENIZERS.items() if known_steps == steps]
+    steps = _without_offsets(pre_tokenizer.get("pretokenizers", [pre_tokenizer]))
+    names = [name for name, others in PRE_TOKENIZERS.items() if _without_offsets(others) == steps]
     model_type = content["model"]["type"]
-    if model_type != "BPE" or not names or content["normalizer"]:
+    normalizer = content["normalizer"]
+    if model_type != "BPE" or not names or normalizer not in (None, NFC):
         raise ValueError(
-            "gguf: unsupported tokenizer of the data. Expected BPE after ByteLevel, or after "
-            "Digits (one by one) and ByteLevel, without a normaliser; got "
+            "gguf: unsupported tokenizer of the data. Expected BPE with the pre-tokenizer of "
+            f"{', '.join(PRE_TOKENIZERS)}, and no normaliser but NFC; got "
             f"{model_type} after {_step_types(pre_tokenizer)} with the normaliser "
-            f"{_step_types(content['normalizer'])}"
+            f"{_step_types(normalizer)}"
+        )
+    if normalizer == NFC:
+        warnings.warn(
+            "gguf: llama.cpp does not compose characters (NFC), as the tokenizer of the data does. "
+            "Texts with combining characters are cut into other tokens",
+            stacklevel=2,
         )
     return names[0]
 
 
-def _check_byte_pairs(model: dict[str, Any]) -> None:
+def _without_offsets(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Steps without the offsets into the text, which do not change the tokens."""
+    return [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
+
+
+def _check_byte_pairs(model: dict[str, Any], ignores_merges: bool) -> None:
     """Check the options of a byte-pair model."""
     num_single = sum(len(token) == 1 for token in model["vocab"])
     if model.get("unk_token") and num_single < NUM_BYTES:
@@ -156,6 +167,11 @@ def _check_byte_pairs(model: dict[str, Any]) -> None:
                 f"gguf: llama.cpp has no option {option} of byte pairs. Expected it unset, got "
                 f"{model[option]!r}"
             )
+    if bool(model.get("ignore_merges")) != ignores_merges:
+        raise ValueError(
+            f"gguf: llama.cpp decides by the pre-tokenizer whether merges are ignored. Expected "
+            f"ignore_merges {ignores_merges}, got {model.get('ignore_merges')}"
+        )
 
 
 def _step_types(part: dict[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""Configuration and weights of a Llama model in the layout of llama.cpp."""
+"""Configuration and weights of a language model in the layout of llama.cpp."""
 
 from __future__ import annotations
 
@@ -7,35 +7,61 @@ from typing import Any
 
 from torch import Tensor
 
-from instil.networks.gguf import NAMES
+from instil.networks.gguf_family import Family, family_of
+from instil.networks.gguf_rotary import FACTORS, frequency_factors
 
 
-def check_model(model: Any) -> None:
-    """Check that the Llama architecture of llama.cpp describes the whole model.
+def check_model(model: Any) -> Family:
+    """Check that an architecture of llama.cpp describes the whole model.
+
+    Returns:
+        The family of the model.
 
     Raises:
         ValueError: for another family, or a variant that llama.cpp does not have.
     """
-    family = model.__class__.__name__
+    family = family_of(model)
     config = model.config
-    if family != "LlamaForCausalLM":
-        raise ValueError(f"gguf: unsupported model. Expected LlamaForCausalLM, got {family}")
     if not len(model.model.layers):
         raise ValueError("gguf: the model has no layers. Expected at least one layer, got 0")
     if config.hidden_act != "silu":
         raise ValueError(
             f"gguf: unsupported activation. Expected silu as in llama.cpp, got {config.hidden_act}"
         )
-    rope = config.rope_parameters
-    if rope["rope_type"] != "default" or rope.get("partial_rotary_factor", 1) != 1:
+    _check_rotary(config, family)
+    window = getattr(config, "sliding_window", None)
+    if window is not None and window < config.max_position_embeddings:
         raise ValueError(
-            "gguf: unsupported rotary embedding. Expected the type default on all dimensions of a "
-            f"head, got rope_parameters {rope}"
+            "gguf: llama.cpp attends to the whole text in this family. Expected no "
+            f"sliding_window, got {window} for {config.max_position_embeddings} positions"
         )
-    biases = [path for path, _ in model.named_parameters() if path.endswith(".bias")]
-    if biases:
+    _check_heads(model, family)
+    for path, _ in model.named_parameters():
+        if family.name_in_gguf(path) is None:
+            raise ValueError(
+                f"gguf: the family {family.model_type} has no {path} in GGUF. Expected the weights "
+                f"{', '.join(family.parts.values())}"
+            )
+    return family
+
+
+def _check_heads(model: Any, family: Family) -> None:
+    config = model.config
+    width = config.num_attention_heads * model.model.layers[0].self_attn.head_dim
+    if family.heads_fill_width and width != config.hidden_size:
         raise ValueError(
-            f"gguf: the Llama family has no biases in GGUF. Expected none, got {biases[0]}"
+            f"gguf: llama.cpp requires that the heads of {family.model_type} fill the width. "
+            f"Expected num_attention_heads * head_dim to be {config.hidden_size}, got {width}"
+        )
+
+
+def _check_rotary(config: Any, family: Family) -> None:
+    rope = config.rope_parameters
+    types = ("default", "llama3") if family.model_type == "llama" else ("default",)
+    if rope["rope_type"] not in types or rope.get("partial_rotary_factor", 1) != 1:
+        raise ValueError(
+            f"gguf: unsupported rotary embedding. Expected the type {' or '.join(types)} on all "
+            f"dimensions of a head, got rope_parameters {rope}"
         )
 
 
@@ -44,7 +70,7 @@ def add_config(writer: Any, model: Any) -> None:
 
     Args:
         writer: ``gguf.GGUFWriter``.
-        model: ``LlamaForCausalLM``.
+        model: model of a supported family.
     """
     config = model.config
     head_dim = model.model.layers[0].self_attn.head_dim
@@ -62,26 +88,28 @@ def add_config(writer: Any, model: Any) -> None:
     writer.add_vocab_size(config.vocab_size)
 
 
-def iter_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+def iter_weights(model: Any, family: Family) -> Iterator[tuple[str, Tensor]]:
     """Iterate over the weights with their names in llama.cpp.
 
     A head that shares the weights of the embeddings is left out.
+
+    Args:
+        model: model of the family.
+        family: result of ``check_model``.
     """
     config = model.config
     is_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    short_names = {long: short for short, long in NAMES.items()}
     num_heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    factors = frequency_factors(config)
+    if factors is not None:
+        yield FACTORS, factors
     for key, weight in model.state_dict().items():
-        path = key.removesuffix(".weight")
-        prefix = ""
-        if path.startswith("model.layers."):
-            block, path = path.removeprefix("model.layers.").split(".", 1)
-            prefix = f"blk.{block}."
-        name = short_names[path]
-        if name in num_heads:
-            weight = interleave_halves(weight, num_heads[name])
-        if not (is_tied and name == "output"):
-            yield f"{prefix}{name}.weight", weight
+        name = str(family.name_in_gguf(key))
+        part = name.split(".")[-2]
+        if family.rotates_neighbours and part in num_heads:
+            weight = interleave_halves(weight, num_heads[part])
+        if not (is_tied and name == "output.weight"):
+            yield name, weight
 
 
 def interleave_halves(weight: Tensor, num_heads: int) -> Tensor:

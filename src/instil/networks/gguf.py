@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,15 @@ from torch import Tensor, nn
 
 from instil.data.gguf_tokenizer import open_gguf
 from instil.data.paths import located
+from instil.networks.gguf_family import FAMILIES, Family
+from instil.networks.gguf_rotary import FACTORS, set_frequency_factors
 from instil.students.vocabulary import keep_tokens
 
 MISSING = 'a GGUF file needs the package {}: pip install "instil[text]"'
-NAMES = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-"""Names of the parts of a model in llama.cpp, each with its name in transformers."""
 
 
 def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Module:
-    """Load a model of the family Llama, of any quantisation.
+    """Load a model of the families Llama, Mistral, Qwen 2 and Qwen 3, of any quantisation.
 
     Args:
         file: path of the file; ``package:NAME/FILE`` for one in a package.
@@ -44,73 +31,88 @@ def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Modul
             packages ``gguf`` and ``transformers``.
     """
     try:
-        from transformers import LlamaForCausalLM
-        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+        from transformers import AutoModelForCausalLM
     except ImportError as error:
         raise ValueError(MISSING.format(error.name)) from error
     path = located(file, base)
     reader = open_gguf(path, path.stat().st_mtime)
-    config = _config(reader, path)
+    family = _family(reader, path)
+    config = _config(reader, family, path)
+    create: Any = AutoModelForCausalLM.from_config
     # Random weights, which the file replaces, would take longer than the file itself.
     with torch.device("meta"):
-        model = LlamaForCausalLM(config)
-    weights = dict(_tensors(reader, config))
+        model: Any = create(config)
+    weights = dict(_tensors(reader, family, config, path))
     expected = set(model.state_dict())
     if config.tie_word_embeddings:
         expected -= {"lm_head.weight"}
     differing = sorted(expected ^ weights.keys())
     if differing:
         raise ValueError(
-            f"{path} does not fit LlamaForCausalLM: {', '.join(differing[:3])} only on one side"
+            f"{path} does not fit {type(model).__name__}: {', '.join(differing[:3])} only on one "
+            "side"
         )
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
     # The buffers of the rotary embedding are in no file; on the meta device they have no values.
-    model.model.rotary_emb = LlamaRotaryEmbedding(config)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
     model.train(False)
     # The weights belong to the token ids of this file.
     object.__setattr__(model, "tokenizer_file", path)
     return keep_tokens(model, tokens) if tokens else model
 
 
-def _config(reader: Any, path: Path) -> Any:
-    from transformers import LlamaConfig
+def _family(reader: Any, path: Path) -> Family:
+    name = _value(reader, "general.architecture")
+    if name not in FAMILIES:
+        raise ValueError(
+            f"{path} holds a model of the family '{name}'. Expected one of {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[name]
 
-    def value(key: str, default: Any = None) -> Any:
-        field = reader.get_field(key)
-        return default if field is None else field.contents()
 
-    family = value("general.architecture")
-    if family != "llama":
-        raise ValueError(f"{path} holds a model of the family '{family}'; only llama can be read")
-    sizes = _sizes(reader, value, path)
+def _config(reader: Any, family: Family, path: Path) -> Any:
+    from transformers import AutoConfig
+
+    name = family.model_type
+    scaling = _value(reader, f"{name}.rope.scaling.type", "none")
+    if scaling != "none":
+        raise ValueError(
+            f"{path}: {name}.rope.scaling.type: unsupported scaling of rotary frequencies. "
+            f"Expected none, got {scaling}"
+        )
+    sizes = _sizes(reader, name, path)
+    theta = float(_value(reader, f"{name}.rope.freq_base", 10_000.0))
     try:
-        return LlamaConfig(
+        return AutoConfig.for_model(
+            name,
             **sizes,
-            rms_norm_eps=value("llama.attention.layer_norm_rms_epsilon"),
-            rope_parameters={
-                "rope_type": "default",
-                "rope_theta": float(value("llama.rope.freq_base", 10_000.0)),
-            },
-            bos_token_id=value("tokenizer.ggml.bos_token_id"),
-            eos_token_id=value("tokenizer.ggml.eos_token_id"),
-            pad_token_id=value("tokenizer.ggml.padding_token_id"),
+            rms_norm_eps=_value(reader, f"{name}.attention.layer_norm_rms_epsilon"),
+            rope_parameters={"rope_type": "default", "rope_theta": theta},
+            bos_token_id=_value(reader, "tokenizer.ggml.bos_token_id"),
+            eos_token_id=_value(reader, "tokenizer.ggml.eos_token_id"),
+            pad_token_id=_value(reader, "tokenizer.ggml.padding_token_id"),
             tie_word_embeddings="output.weight" not in {tensor.name for tensor in reader.tensors},
         )
     except Exception as error:
         # transformers raises errors of many types for a wrong configuration.
-        raise ValueError(f"{path} describes no model of the family llama: {error}") from error
+        raise ValueError(f"{path} describes no model of the family {name}: {error}") from error
 
 
-def _sizes(reader: Any, value: Callable[..., Any], path: Path) -> dict[str, Any]:
+def _value(reader: Any, key: str, default: Any = None) -> Any:
+    field = reader.get_field(key)
+    return default if field is None else field.contents()
+
+
+def _sizes(reader: Any, family: str, path: Path) -> dict[str, Any]:
     """Sizes of the model, each compared with a tensor of the file."""
 
     def count(key: str, default: Any = None) -> int:
-        value_in_file = value(f"llama.{key}", default)
+        value_in_file = _value(reader, f"{family}.{key}", default)
         is_int = isinstance(value_in_file, int) and not isinstance(value_in_file, bool)
         if not is_int or value_in_file < 1:
             raise ValueError(
-                f"{path}: llama.{key}: Expected a number of at least 1, got {value_in_file}"
+                f"{path}: {family}.{key}: Expected a number of at least 1, got {value_in_file}"
             )
         return int(value_in_file)
 
@@ -127,11 +129,11 @@ def _sizes(reader: Any, value: Callable[..., Any], path: Path) -> dict[str, Any]
         "head_dim": count("attention.key_length", width // heads),
         "max_position_embeddings": count("context_length"),
     }
-    _check_sizes(reader, sizes, path)
+    _check_sizes(reader, family, sizes, path)
     return sizes
 
 
-def _check_sizes(reader: Any, sizes: dict[str, int], path: Path) -> None:
+def _check_sizes(reader: Any, family: str, sizes: dict[str, int], path: Path) -> None:
     """Refuse a file whose description is larger than its tensors: the model could fill memory."""
     width = sizes["hidden_size"]
     head_width = sizes["head_dim"]
@@ -151,26 +153,32 @@ def _check_sizes(reader: Any, sizes: dict[str, int], path: Path) -> None:
     layers = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
     if sizes["num_hidden_layers"] != len(layers):
         raise ValueError(
-            f"{path}: llama.block_count is {sizes['num_hidden_layers']}, the file has "
+            f"{path}: {family}.block_count is {sizes['num_hidden_layers']}, the file has "
             f"{len(layers)} layers"
         )
 
 
-def _tensors(reader: Any, config: Any) -> Iterator[tuple[str, Tensor]]:
-    """Name in transformers and values of each tensor."""
+def _tensors(reader: Any, family: Family, config: Any, path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Name in transformers and values of each weight; sets the rotary factors of the file."""
     from gguf import dequantize
 
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     for tensor in reader.tensors:
         # The file lists shapes as (in, out); the library returns arrays of (out, in).
         weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
-        name = tensor.name.removesuffix(".weight")
-        block, part = name.split(".")[1:] if name.startswith("blk.") else ("", name)
-        if part in heads:
+        if tensor.name == FACTORS:
+            set_frequency_factors(config, weight, path)
+            continue
+        name = family.name_in_transformers(tensor.name)
+        if name is None:
+            raise ValueError(
+                f"{path}: unsupported tensor '{tensor.name}'. Expected the parts of "
+                f"{family.model_type}: {', '.join(family.parts)}"
+            )
+        part = tensor.name.split(".")[-2]
+        if family.rotates_neighbours and part in heads:
             weight = _halves(weight, heads[part])
-        if part in NAMES:
-            prefix = f"model.layers.{block}." if block else ""
-            yield f"{prefix}{NAMES[part]}.weight", weight
+        yield name, weight
 
 
 def _halves(weight: Tensor, heads: int) -> Tensor:

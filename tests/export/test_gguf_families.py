@@ -1,0 +1,213 @@
+"""GGUF files of the families Llama 3, Mistral, Qwen 2 and Qwen 3, compared with llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from instil.core import Net
+from instil.data.pre_tokenizers import PRE_TOKENIZERS
+from instil.data.tokenizers import load_tokenizer
+from instil.export.gguf import to_gguf
+from instil.networks.gguf import gguf
+from instil.remote import Server
+from instil.tasks.language import call
+from tests import llama_cpp
+from tests.export.test_gguf import TEXT, batch_of, goes_on, log_p, odd_texts, words
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("gguf")
+
+DEFAULT = {"rope_type": "default", "rope_theta": 50_000.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"rope_parameters": LLAMA3, "tie_word_embeddings": True},
+    "mistral": {"sliding_window": None},
+    "qwen2": {"head_dim": 16},
+    "qwen3": {"tie_word_embeddings": True},
+}
+
+
+def student(family: str, vocabulary: int, **changed: Any) -> Net:
+    """Model of a family with weights that differ from layer to layer, biases and norms included."""
+    sizes = {
+        "vocab_size": vocabulary,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "max_position_embeddings": 400,
+        "rms_norm_eps": 2e-5,
+        "rope_parameters": DEFAULT,
+        "tie_word_embeddings": False,
+        "pad_token_id": None,
+    }
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(family, **sizes | FAMILIES[family] | changed)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        mean = 1.0 if parameter.ndim == 1 else 0.0
+        nn.init.normal_(parameter, mean, 0.3)
+    return Net(model, call)
+
+
+def splitting(name: str) -> Callable[[Any], None]:
+    """Change of a tokenizer to a pre-tokenizer of llama.cpp."""
+    tokenizers = pytest.importorskip("tokenizers")
+
+    def change(inner: Any) -> None:
+        split, _ = PRE_TOKENIZERS[name]
+        inner.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+            [
+                tokenizers.pre_tokenizers.Split(
+                    tokenizers.Regex(split["pattern"]["Regex"]), "isolated"
+                ),
+                tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        inner.model.ignore_merges = name == "llama-bpe"
+        inner.add_special_tokens(["<|im_start|>"])
+        inner.add_tokens(["<think>"])
+
+    return change
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("weight_type", ["f32", "q8_0"])
+def test_the_file_read_back_has_the_logits_of_the_student(
+    family: str, weight_type: str, tmp_path: Path
+) -> None:
+    tokenizer = words()
+    net = student(family, tokenizer.inner.get_vocab_size())
+    ids, _ = tokenizer.encode(TEXT)
+    to_gguf(net, batch_of(ids), tmp_path / "student.gguf", tokenizer, weight_type)
+    again: Any = gguf(str(tmp_path / "student.gguf"))
+    assert again.config.model_type == family.replace("mistral", "llama")
+    difference = (log_p(Net(again, call), ids) - log_p(net, ids)).abs().max()
+    assert difference == 0 if weight_type == "f32" else 0 < difference < 3
+
+
+@llama_cpp.needed
+@pytest.mark.parametrize("family", FAMILIES)
+def test_llama_cpp_computes_the_same_logits(family: str, tmp_path: Path) -> None:
+    tokenizer = words(splitting("qwen2" if family.startswith("qwen") else "llama-bpe"))
+    net = student(family, tokenizer.inner.get_vocab_size())
+    ids = tokenizer.encode(TEXT * 3)[0][:200]
+    to_gguf(net, batch_of(ids), tmp_path / "student.gguf", tokenizer, "f32")
+    with llama_cpp.serving(tmp_path / "student.gguf", exact=True) as url:
+        (top,) = Server(f"{url}/v1", concurrency=1).top([ids], 8)
+        completion = llama_cpp.request(
+            url, "/v1/completions", prompt=TEXT, max_tokens=8, temperature=0
+        )["choices"][0]["text"]
+    expected = log_p(net, ids)
+    assert torch.equal(expected.argmax(-1), top.indices[:, 0].long())
+    assert (expected.gather(-1, top.indices.long()) - top.values).abs().max() < 1e-3
+    start = tokenizer.encode(TEXT)[0]
+    assert completion == tokenizer.decode(goes_on(net, start, 8)[len(start) :])
+
+
+@llama_cpp.needed
+@pytest.mark.parametrize("name", ["llama-bpe", "qwen2"])
+def test_llama_cpp_and_the_file_read_back_cut_texts_identically(name: str, tmp_path: Path) -> None:
+    tokenizer = words(splitting(name))
+    net = student("qwen2", tokenizer.inner.get_vocab_size() + 3)
+    to_gguf(net, batch_of([1, 2]), tmp_path / "student.gguf", tokenizer)
+    again = load_tokenizer(str(tmp_path / "student.gguf"), [])
+    assert (again.size, again.end) == (net.model.config.vocab_size, tokenizer.end)
+    with llama_cpp.serving(tmp_path / "student.gguf") as url:
+        for one in [TEXT, "<|im_start|>it'S <think>1234567 x", *odd_texts(300)]:
+            actual = llama_cpp.request(
+                url, "/tokenize", content=one, add_special=True, parse_special=True
+            )["tokens"]
+            assert actual == tokenizer.encode(one)[0] == again.encode(one)[0], repr(one)
+
+
+def test_a_composing_tokenizer_is_written_with_a_warning(tmp_path: Path) -> None:
+    def composing(inner: Any) -> None:
+        splitting("qwen2")(inner)
+        inner.normalizer = pytest.importorskip("tokenizers").normalizers.NFC()
+
+    tokenizer = words(composing)
+    net = student("qwen2", tokenizer.inner.get_vocab_size())
+    with pytest.warns(UserWarning, match="does not compose characters"):
+        to_gguf(net, batch_of([1, 2]), tmp_path / "student.gguf", tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("family", "changed", "message"),
+    [
+        ("mistral", {"sliding_window": 64}, "Expected no sliding_window, got 64 for 400 positions"),
+        ("qwen2", {"rope_parameters": LLAMA3}, "Expected the type default on all dimensions"),
+        ("qwen2", {"head_dim": 32}, "head_dim to be 64, got 128"),
+        ("qwen3", {"attention_bias": True}, r"the family qwen3 has no .*\.q_proj\.bias in GGUF"),
+        (
+            "llama",
+            {"rope_parameters": LLAMA3 | {"high_freq_factor": 3.0}},
+            "Expected the factors of Llama 3 for theta 500000 in rope_freqs.weight",
+        ),
+    ],
+)
+def test_variants_that_llama_cpp_does_not_have_are_refused(
+    family: str, changed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    tokenizer = words()
+    net = student(family, tokenizer.size, **changed)
+    with pytest.raises(ValueError, match=message):
+        to_gguf(net, batch_of([1, 2]), tmp_path / "student.gguf", tokenizer)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_and_scalings_that_are_not_read_raise(tmp_path: Path) -> None:
+    library = pytest.importorskip("gguf")
+    tokenizer = words()
+    net = student("llama", tokenizer.size)
+    to_gguf(net, batch_of([1, 2]), tmp_path / "student.gguf", tokenizer, "f32")
+    for name, add, message in (
+        (
+            "bias",
+            lambda writer: writer.add_tensor("blk.0.attn_q.bias", torch.zeros(128).numpy()),
+            "unsupported tensor 'blk.0.attn_q.bias'",
+        ),
+        (
+            "scaling",
+            lambda writer: writer.add_rope_scaling_type(library.RopeScalingType.YARN),
+            "llama.rope.scaling.type: unsupported scaling .* Expected none, got yarn",
+        ),
+    ):
+        _copy(library, tmp_path / "student.gguf", tmp_path / f"{name}.gguf", add)
+        with pytest.raises(ValueError, match=message):
+            gguf(str(tmp_path / f"{name}.gguf"))
+
+
+def _copy(library: Any, source: Path, target: Path, add: Callable[[Any], None]) -> None:
+    """Copy a GGUF file with an addition."""
+    reader = library.GGUFReader(source)
+    writer = library.GGUFWriter(target, "llama")
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        kinds = field.types
+        writer.add_key_value(
+            field.name, field.contents(), kinds[0], kinds[-1] if len(kinds) > 1 else None
+        )
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    add(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

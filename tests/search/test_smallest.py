@@ -79,6 +79,15 @@ def test_students_that_do_not_exist_are_refused_before_the_teacher_is_trained(
     assert "Did you mean mlp?" in message
 
 
+def test_a_mistyped_family_of_students_has_the_closest_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"over": ("students",), "students": ("netwrks",)}
+    message = refuse(tmp_path, monkeypatch, recipe(), **settings)
+    assert "--students: unknown student 'netwrks'" in message
+    assert "Did you mean networks" in message
+
+
 def test_the_note_on_a_budget_names_the_reference_arms() -> None:
     (note,) = plan_schedule(0, 4, 100, 1300, num_seeds=3).notes
     assert "for 4 arms; 4 reference arms with 3 final seeds. Without" in note

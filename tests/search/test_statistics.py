@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from scipy.stats import ttest_rel
 
@@ -9,6 +12,7 @@ from instil.search.evidence import better_on_test, compare_finalists, holm
 from instil.search.outcome import rank_rows
 from instil.search.pruning import is_behind
 from instil.search.schedule import plan_random, plan_schedule
+from instil.search.student_outcome import chance_notes
 
 
 def test_holm_multiplies_by_the_number_of_remaining_tests() -> None:
@@ -99,3 +103,16 @@ def test_a_schedule_without_reference_arms_keeps_its_budget(budget: int) -> None
     assert schedule.num_references == 0
     assert 1 <= schedule.num_finalists <= 6
     assert schedule.total_steps <= budget
+
+
+@pytest.mark.parametrize(("accuracy", "is_reported"), [(0.12, True), (0.4, False), (None, False)])
+def test_a_teacher_at_chance_is_reported(accuracy: float | None, is_reported: bool) -> None:
+    task = SimpleNamespace(headline="accuracy", kind="single")
+    experiment = SimpleNamespace(task=task, splits=SimpleNamespace(classes=range(10)))
+    study: Any = SimpleNamespace(
+        state=SimpleNamespace(settings=SimpleNamespace(has_students=True, keep=0.99)),
+        trainer=SimpleNamespace(experiment=experiment),
+    )
+    notes = chance_notes(study, {"validation": {"accuracy": accuracy}})
+    assert len(notes) == is_reported
+    assert all("hardly better than guessing (accuracy 0.12 with 10 classes)" in n for n in notes)

@@ -235,6 +235,11 @@ def run_search(
         echo(f"Repeat the winner with: instil run {folder}/best.yaml")
     except KeyboardInterrupt:
         has_begun = folder is not None and (folder / searches.STATE).exists()
-        hint = f"Continue with: instil search --resume {folder}" if has_begun else ""
-        echo(f"\nStopped. {hint or 'Nothing was trained.'}", err=True)
+        hint = f"Continue with: instil search --resume {folder}"
+        if not has_begun:
+            hint = (
+                "No trial had begun. Start the search again; a teacher that is trained already is "
+                "read from the cache."
+            )
+        echo(f"\nStopped. {hint}", err=True)
         sys.exit(INTERRUPTED)

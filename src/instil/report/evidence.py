@@ -118,5 +118,19 @@ def is_near_chance(record: Record) -> bool:
         return False
     if record.get("kind") not in (None, "single"):
         return False
+    return accuracy_is_near_chance(teacher, num_classes)
+
+
+def accuracy_is_near_chance(accuracy: float, num_classes: int) -> bool:
+    """Whether an accuracy is hardly better than that of guessing one of the classes.
+
+    Args:
+        accuracy: share of correct classes.
+        num_classes: number of classes, at least 1.
+
+    Example:
+        >>> accuracy_is_near_chance(0.15, 10), accuracy_is_near_chance(0.3, 10)
+        (True, False)
+    """
     chance = 1 / num_classes
-    return teacher < chance + STEP_ABOVE_CHANCE * (1 - chance)
+    return accuracy < chance + STEP_ABOVE_CHANCE * (1 - chance)

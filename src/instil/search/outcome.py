@@ -15,7 +15,7 @@ from instil.recipe.sections import Recipe
 from instil.search.arms import Arm, arm_recipe
 from instil.search.evidence import better_on_test, compare_finalists, mean_with_interval
 from instil.search.page import write_page
-from instil.search.student_outcome import student_facts, student_rows
+from instil.search.student_outcome import chance_notes, student_facts, student_rows
 from instil.search.study import Results, Study
 from instil.search.teacher_outcome import teacher_facts
 
@@ -63,7 +63,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "schedule": state.schedule.to_json(),
         "steps": sum(_steps(result) for result in trials),
         "seconds": round(sum(result["seconds"] for result in trials), 3),
-        "notes": [*_notes(study), *failures],
+        "notes": [*_notes(study), *failures, *chance_notes(study, teacher)],
         "arms": [arm.to_json() for arm in state.arms],
         "refused": state.refused,
         "signals": state.signals,

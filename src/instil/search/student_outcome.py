@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from instil.report.evidence import accuracy_is_near_chance
 from instil.search.arms import Arm
 from instil.search.evidence import mean_with_interval
 from instil.search.frontier import frontier, hypervolume
@@ -116,6 +117,30 @@ def student_facts(study: Study, rows: Rows, teacher: Mapping[str, Any] | None) -
         "teacher_costs": study.state.teacher_costs,
         "frontiers": _frontiers(study, rows, teacher),
     }
+
+
+def chance_notes(study: Study, teacher: Mapping[str, Any] | None) -> list[str]:
+    """Return a sentence if the teacher is hardly better than guessing.
+
+    A student at chance level then keeps its quality. The level of chance is defined for the metric
+    ``accuracy`` and one class per sample.
+
+    Args:
+        study: the search, over students or anything else.
+        teacher: scores of the teacher.
+    """
+    settings, experiment = study.state.settings, study.trainer.experiment
+    is_defined = experiment.task.headline == "accuracy" and experiment.task.kind == "single"
+    if teacher is None or not settings.has_students or not is_defined:
+        return []
+    score, num_classes = teacher["validation"].get("accuracy"), len(experiment.splits.classes)
+    if score is None or not accuracy_is_near_chance(score, num_classes):
+        return []
+    return [
+        f"The teacher is hardly better than guessing (accuracy {score:.4g} with {num_classes} "
+        f"classes), so that keeping {100 * settings.keep:.4g} % of it means nothing. Train the "
+        "teacher longer, or set teacher.weights"
+    ]
 
 
 def _frontiers(

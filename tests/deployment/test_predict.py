@@ -71,6 +71,16 @@ def test_images_of_another_size_are_resized_to_the_training_size(run: Path) -> N
     torch.testing.assert_close(student(image), student(small.clamp(0, 1)))
 
 
+def test_images_of_another_size_that_nothing_resizes_are_a_warning(tmp_path: Path) -> None:
+    run_of(
+        recipe("baselines=[]", student={"model": "cnn", "options": {"width": 3}}), tmp_path / "a"
+    )
+    student = instil.load(tmp_path / "a")
+    with pytest.warns(UserWarning, match=r"images of 20 x 12 pixels, .* trained on 8 x 8\."):
+        student(torch.rand(2, 1, 20, 12))
+    assert student(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,25 @@ def as_images(inputs: Any, channels: int, size: tuple[int, int] | None) -> Tenso
     if hasattr(inputs, "convert") and hasattr(inputs, "mode"):
         return _from_picture(Pictures(lambda _row: inputs, _mode(channels), size))
     raise ValueError(f"inputs: unknown type. Expected {INPUT_FORMS}, got {type(inputs).__name__}")
+
+
+def warn_of_size(images: Tensor, size: tuple[int, int]) -> None:
+    """Warn of images that have another size than those of the training.
+
+    A CNN accepts them, but its features belong to objects of the training's size in pixels.
+
+    Args:
+        images: (N, C, H, W).
+        size: height and width of the training images.
+    """
+    # An error about another number of axes follows.
+    if images.ndim == 4 and tuple(images.shape[2:]) != size:
+        height, width = images.shape[2:]
+        warnings.warn(
+            f"inputs: images of {height} x {width} pixels, and the student was trained on "
+            f"{size[0]} x {size[1]}. Its predictions may be wrong. Resize the images",
+            stacklevel=3,
+        )
 
 
 def _from_list(inputs: Sequence[Any], channels: int, size: tuple[int, int] | None) -> Tensor:

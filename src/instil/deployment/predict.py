@@ -16,7 +16,7 @@ from instil import recipe as recipes
 from instil.core import Batch, Net, side_effect_free
 from instil.data.raw_rows import FACT, RawRows, is_raw
 from instil.data.samples import Facts
-from instil.deployment.image_inputs import as_images
+from instil.deployment.image_inputs import as_images, warn_of_size
 from instil.experiment.exported_network import build_exported_network
 from instil.export.student import load_student, read_description
 from instil.networks.network_call import read_keys, reads_of, write_keys
@@ -42,8 +42,7 @@ class Student:
     Attributes:
         net: the network, in eval mode.
         classes: names of the classes; for a regression, names of the outputs.
-        kind: kind of label: ``single`` (one class per item), ``multi`` (several classes) or
-            ``real`` (regression).
+        kind: kind of label, such as ``single`` (one class per item) or ``real`` (regression).
         recipe: recipe of the run.
         shape: shape of one input.
         task: task of the recipe.
@@ -73,10 +72,10 @@ class Student:
 
         Args:
             inputs: images (N, C, H, W) as a tensor or array, uint8 or float in [0, 1]; arrays
-                (N, H, W, C), image files, PIL images, or a list of these. For other tasks, the
-                input tensor of the task or a batch. Images are normalized as in training; those of
-                classifications are resized, too. For a table, also the values of each column by
-                name, or a DataFrame, as in the files of training.
+                (N, H, W, C), image files, PIL images, or a list of these, normalized as in
+                training. Classifications resize files; arrays and tensors of another size are a
+                warning without an input size. For other tasks the input tensor or a batch; for a
+                table also columns by name, or a DataFrame.
 
         Returns:
             (N, C), or (N, H, W, C) for segmentation; (N, T, C) for the tokens of a language model
@@ -92,7 +91,10 @@ class Student:
             inputs = raw_rows.encode(inputs)
         if self.task.inputs == ("image",) and not isinstance(inputs, Mapping):
             is_resized = isinstance(self.task, Classification)
-            inputs = as_images(inputs, self.shape[0], self._size if is_resized else None)
+            size = (self.shape[1], self.shape[2]) if is_resized else None
+            inputs = as_images(inputs, self.shape[0], size)
+            if size and "size" not in getattr(self.net.call, "keywords", {}):
+                warn_of_size(inputs, size)
         if "logits" not in self.task.roles:
             raise ValueError(
                 f"student: the outputs of {self.task.title} are {' and '.join(self.task.roles)}, "
@@ -110,11 +112,6 @@ class Student:
         if isinstance(inputs, Mapping) and set(reads.values()) <= set(inputs):
             inputs = read_keys(dict(inputs), reads)
         return write_keys(self.task.to_batch(inputs, self.shape), reads)
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        """Height and width of the training images."""
-        return self.shape[1], self.shape[2]
 
     def predict(self, inputs: Any) -> list[Any]:
         """Predict classes.

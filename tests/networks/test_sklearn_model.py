@@ -142,3 +142,33 @@ def test_estimators_of_other_libraries_are_stored_and_restored(
 def test_an_unknown_library_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"unknown library 'catboost'\. Expected one of lightgbm"):
         build("sklearn:catboost.CatBoostClassifier", classes=2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "option", "closest"),
+    [
+        ("lightgbm.LGBMClassifier", "num_leavs", "num_leaves"),
+        ("xgboost.XGBClassifier", "max_dept", "max_depth"),
+    ],
+)
+def test_an_option_that_the_library_would_ignore_is_an_error(
+    spec: str, option: str, closest: str
+) -> None:
+    pytest.importorskip(spec.partition(".")[0])
+    message = rf"^options\.{option}: unknown option\. .* Did you mean {closest}\?$"
+    with pytest.raises(ValueError, match=message):
+        build(f"sklearn:{spec}", {option: 3}, classes=2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        ("lightgbm.LGBMClassifier", {"num_leaf": 3, "bagging_fraction": 0.5}),
+        ("xgboost.XGBClassifier", {"eta": 0.1, "lambda": 2.0, "seed": 3, "nthread": 1}),
+        ("xgboost.XGBRegressor", {"booster": "dart", "rate_drop": 0.1}),
+        ("xgboost.XGBRegressor", {"objective": "reg:tweedie", "tweedie_variance_power": 1.2}),
+    ],
+)
+def test_further_options_of_a_library_are_accepted(spec: str, options: dict[str, Any]) -> None:
+    pytest.importorskip(spec.partition(".")[0])
+    assert build(f"sklearn:{spec}", options, classes=2) is not None

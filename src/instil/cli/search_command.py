@@ -238,8 +238,8 @@ def run_search(
         hint = f"Continue with: instil search --resume {folder}"
         if not has_begun:
             hint = (
-                "No trial had begun. Start the search again; a teacher that is trained already is "
-                "read from the cache."
+                "No trial was trained. Start the search again; a trained teacher is read from the "
+                "cache."
             )
         echo(f"\nStopped. {hint}", err=True)
         sys.exit(INTERRUPTED)

@@ -12,6 +12,7 @@ from torch import nn
 from instil.cards import suggestion
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.networks.sklearn_model import SklearnModel
+from instil.networks.tree_options import check_tree_options
 from instil.networks.unknown_options import check_options
 
 LIBRARIES = ("lightgbm", "xgboost")
@@ -42,6 +43,10 @@ class SklearnSource(ModelSource):
         if not is_open:
             check_options(request.spec, options, parameters)
         names = kind().get_params() if is_open else parameters
+        if is_open:
+            library = request.name.partition(".")[0]
+            module = self._library_module(request)
+            check_tree_options(request.spec, library, module, options, names)
         if "random_state" in names:
             options.setdefault("random_state", torch.initial_seed() % 2**31)
         estimator = request.create(lambda: kind(**options))

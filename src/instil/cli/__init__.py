@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 import typer
 
@@ -14,6 +15,7 @@ import instil.cli.search_command as search_command
 import instil.cli.search_compress as search_compress
 from instil.cli.app import app
 from instil.cli.output import echo
+from instil.cli.warning_lines import short_warnings
 
 __all__ = [
     "app",
@@ -31,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit.
 
     An error is a message on stderr and the exit code 2 (bad input) or 1 (failed run). ``--debug``
-    shows its traceback.
+    shows its traceback, and the places of warnings.
 
     Args:
         arguments: words of the command line. Default: those of the process.
@@ -41,11 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
     from instil.cli.errors import exit_code, message_of
 
     try:
-        code = app(
-            args=[word for word in words if word != "--debug"],
-            prog_name="instil",
-            standalone_mode=False,
-        )
+        with nullcontext() if debug else short_warnings():
+            code = app(
+                args=[word for word in words if word != "--debug"],
+                prog_name="instil",
+                standalone_mode=False,
+            )
     except (KeyboardInterrupt, typer.Abort):
         code = commands.INTERRUPTED
     except Exception as error:

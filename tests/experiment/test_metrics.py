@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from instil.catalogue import plugins
 from instil.cli import summary_table
 from instil.experiment.experiment import Experiment
 from instil.plan.doctor import doctor
-from instil.recipe import RecipeError
+from instil.recipe import RecipeError, load
 from tests.experiment.small import recipe, run_of
 
 MODULE = '''
@@ -150,3 +151,19 @@ def test_the_headline_is_the_accuracy_under_attack_on_all_splits(folder: Path) -
 def test_errors_come_before_training(folder: Path, changes: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         doctor(recipe("seeds=[0]", "student=regret_module:net", *changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "place"),
+    [
+        ("pose", ["metrics=[keypoint_average_recall]"], "metrics.keypoint_average_recall"),
+        ("crosskd", ["task={name: detection, kind: boxes}"], "task"),
+    ],
+)
+def test_a_missing_package_is_an_error_before_training(
+    monkeypatch: pytest.MonkeyPatch, name: str, changes: list[str], place: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    message = rf'^{place}: the evaluation needs the package pycocotools: .*instil\[detection\]"$'
+    with pytest.raises(RecipeError, match=message):
+        Experiment.from_recipe(load(name, changes))

@@ -196,6 +196,16 @@ def test_equal_error_rate() -> None:
         value_of(EqualErrorRate(), ({"embedding": embedding}, {"label": torch.arange(40)}))
 
 
+def test_equal_error_rate_warns_of_samples_that_it_leaves_out() -> None:
+    embedding = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    label = torch.tensor([0, 1, 0, UNLABELLED, 1, 0])
+    with pytest.warns(UserWarning, match="the first 3 of 5 labelled samples are paired"):
+        first = value_of(
+            EqualErrorRate(max_samples=3), ({"embedding": embedding}, {"label": label})
+        )
+    assert first == value_of(EqualErrorRate(), ({"embedding": embedding[:3]}, {"label": label[:3]}))
+
+
 def test_mean_average_precision() -> None:
     pytest.importorskip("pycocotools")
     box = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30]], [[0.0, 0, 10, 10], [-100] * 4]])

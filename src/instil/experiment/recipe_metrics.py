@@ -7,6 +7,7 @@ from typing import Any
 from instil import catalogue
 from instil.capabilities import EvaluatesRobustness, Perturbation
 from instil.metrics.bases.metric import Metric
+from instil.metrics.bases.packages import require_packages
 from instil.recipe import build_options, error_context, stages
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
@@ -36,6 +37,7 @@ def add_metrics(task: Any, recipe: Recipe) -> None:
                 f"Expected {' or '.join(kind.card.labels)}. Remove it"
             )
         with error_context(path):
+            require_packages(kind.packages)
             metrics[name] = kind(**options)
     with error_context(""):
         task.add_metrics(metrics, recipe.headline, tuple(perturbations(recipe)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import torch
@@ -15,17 +16,20 @@ from instil.metrics.bases.metric import Metric
 
 
 class EqualErrorRate(Metric):
-    """Equal error rate of the cosines of all pairs of embeddings.
+    """Equal error rate of the cosines of all pairs of the first ``max_samples`` embeddings.
 
     A pair is genuine if both samples have one class. The rate is the mean of false acceptances and
-    false rejections at the threshold where they differ least.
+    false rejections at the threshold where they differ least. Samples without a label do not count.
+    A warning has the number of samples that are left out.
     """
 
     card = Card(
         "Equal error rate",
         labels=("single",),
         use="Verification of speakers, faces or products by embeddings.",
-        pitfalls="The number of pairs grows with the square of max_samples.",
+        pitfalls="It reads the first max_samples labelled samples only, by default 2,000 with 2 "
+        "million pairs; with more samples their order matters. The number of pairs grows with the "
+        "square of max_samples.",
     )
     roles = ("embedding",)
     higher_is_better = False
@@ -33,7 +37,7 @@ class EqualErrorRate(Metric):
     def __init__(
         self,
         max_samples: Annotated[
-            int, Ge(2), Doc("number of labelled samples that are paired")
+            int, Ge(2), Doc("largest number of labelled samples, the first ones, that are paired")
         ] = 2000,
     ) -> None:
         self.max_samples = max_samples
@@ -43,6 +47,7 @@ class EqualErrorRate(Metric):
         self._embeddings: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._count = 0
+        self._num_labelled = 0
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         embedding = to_float32(outputs["embedding"].detach()).cpu()
@@ -52,7 +57,9 @@ class EqualErrorRate(Metric):
                 f"embedding {tuple(embedding.shape)} and labels {tuple(label.shape)}. Expected "
                 "embeddings (N, D) and one class per sample (N,)"
             )
-        rows = (label != UNLABELLED).nonzero()[:, 0][: self.max_samples - self._count]
+        labelled = (label != UNLABELLED).nonzero()[:, 0]
+        self._num_labelled += len(labelled)
+        rows = labelled[: self.max_samples - self._count]
         self._embeddings.append(embedding[rows])
         self._labels.append(label[rows])
         self._count += len(rows)
@@ -60,6 +67,12 @@ class EqualErrorRate(Metric):
     def compute(self) -> float:
         from torchmetrics.functional.classification import binary_eer
 
+        if self._num_labelled > self._count:
+            warnings.warn(
+                f"equal_error_rate: the first {self._count} of {self._num_labelled} labelled "
+                "samples are paired. Set max_samples to read more",
+                stacklevel=2,
+            )
         embedding = F.normalize(torch.cat(self._embeddings), dim=1)
         label = torch.cat(self._labels)
         first, second = torch.triu_indices(len(label), len(label), offset=1)

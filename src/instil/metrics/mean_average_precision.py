@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from typing_extensions import Doc
 from instil.core import UNLABELLED, Batch, Card, Outputs
 from instil.metrics.bases.boxes import average_precision_metric, average_precisions, on_cpu
 from instil.metrics.bases.metric import Metric
+from instil.metrics.bases.packages import COCO_PACKAGES
 
 
 class MeanAveragePrecision(Metric):
@@ -34,6 +36,7 @@ class MeanAveragePrecision(Metric):
     )
     roles = ("detections",)
     batch_keys = ("label", "box")
+    packages: ClassVar[Mapping[str, str]] = COCO_PACKAGES
 
     def __init__(
         self,

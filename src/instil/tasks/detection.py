@@ -14,6 +14,7 @@ from instil.data.augmentation import BoxAugmentation
 from instil.data.samples import Samples
 from instil.functional.boxes import box_iou
 from instil.functional.edge_distributions import expected_boxes
+from instil.metrics.bases.packages import COCO_PACKAGES, require_packages
 from instil.tasks.bases.box_scores import box_scores
 from instil.tasks.bases.checks import check_class_order, check_has_label
 from instil.tasks.bases.detector_call import detector_call
@@ -142,6 +143,7 @@ class Detection(Task):
         super().check_data(batch)
         label = batch["label"]
         if self.kind == "boxes":
+            require_packages(COCO_PACKAGES)
             if "box" not in batch or batch["box"].shape != (*label.shape, 4):
                 raise ValueError(
                     "detection needs a label (N, K) and a box (N, K, 4); this batch has "

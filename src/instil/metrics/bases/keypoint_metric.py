@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Outputs, to_float32
 from instil.functional.positions import confidence, known_keypoints
 from instil.metrics.bases.metric import Metric
+from instil.metrics.bases.packages import COCO_PACKAGES
 
 NUM_COCO = 17
 """Number of keypoints of a person in COCO, whose sigmas pycocotools has."""
@@ -44,6 +45,7 @@ class KeypointMetric(Metric):
 
     roles = ("logits", "x_logits", "y_logits")
     batch_keys = ("label", "area")
+    packages: ClassVar[Mapping[str, str]] = COCO_PACKAGES
 
     def __init__(self, sigmas: SigmasOption = None, thresholds: ThresholdsOption = None) -> None:
         self.sigmas = sigmas

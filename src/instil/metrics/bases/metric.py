@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from instil.core import Batch, Card, Outputs
@@ -20,6 +21,7 @@ class Metric:
         batch_keys: entries of the batch that are read.
         higher_is_better: direction of the metric.
         is_fraction: whether reports show the value in percent.
+        packages: optional packages, and the extra of this package that installs each.
 
     Example:
         >>> import torch
@@ -45,6 +47,7 @@ class Metric:
     batch_keys: ClassVar[tuple[str, ...]] = ("label",)
     higher_is_better: ClassVar[bool] = True
     is_fraction: ClassVar[bool] = True
+    packages: ClassVar[Mapping[str, str]] = {}
 
     def reset(self) -> None:
         """Forget all batches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -658,3 +659,18 @@ def test_a_change_of_one_section_leaves_its_alias_unchanged(tmp_path: Path) -> N
     recipe = load(file, ["student.options.width=4"])
     assert recipe.student.options == {"width": 4}
     assert recipe.teachers[0].options == {"width": 16}
+
+
+def test_the_recipe_of_a_run_names_the_packages_that_are_missing(tmp_path: Path) -> None:
+    text = yaml.safe_dump(SMALL | {"objectives": {"of_a_plugin": {}}})
+    (tmp_path / "recipe.yaml").write_text(text)
+    versions = {"torch": "2.0", "no-such-plugin": "1.2"}
+    (tmp_path / "environment.json").write_text(json.dumps({"versions": versions}))
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("objectives.of_a_plugin: No objective named 'of_a_plugin'.")
+    assert second.startswith("environment.json: the run used no-such-plugin 1.2, not installed")
+    (tmp_path / "environment.json").write_text("[")
+    with pytest.raises(RecipeError, match=r"^objectives\.of_a_plugin: [^\n]*$"):
+        load(tmp_path)

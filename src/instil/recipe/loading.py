@@ -25,6 +25,7 @@ from instil.recipe.packaged import (
     packaged_recipes,
 )
 from instil.recipe.renamed import renamed_keys
+from instil.recipe.run_packages import missing_packages
 from instil.recipe.sections import Recipe
 from instil.recipe.short_forms import expand_short_forms
 from instil.recipe.stages import reference_errors, round_errors, stage_errors
@@ -63,7 +64,12 @@ def load(where: str | Path, overrides: Iterable[str] = (), trust_code: bool = Tr
     data = {"name": path.stem, "folder": folder} | data
     if data.get("imports") and not trust_code:
         raise UntrustedCode(f"{path}: imports", _joined(data["imports"]), Path(str(data["folder"])))
-    return build(data)
+    try:
+        return build(data)
+    except RecipeError as error:
+        if packages := missing_packages(path.parent):
+            raise RecipeError(f"{error}\n{packages}") from error
+        raise
 
 
 def _joined(imports: Any) -> str:

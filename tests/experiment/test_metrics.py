@@ -154,16 +154,16 @@ def test_errors_come_before_training(folder: Path, changes: list[str], message: 
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "place"),
+    ("name", "changes", "path"),
     [
         ("pose", ["metrics=[keypoint_average_recall]"], "metrics.keypoint_average_recall"),
         ("crosskd", ["task={name: detection, kind: boxes}"], "task"),
     ],
 )
 def test_a_missing_package_is_an_error_before_training(
-    monkeypatch: pytest.MonkeyPatch, name: str, changes: list[str], place: str
+    monkeypatch: pytest.MonkeyPatch, name: str, changes: list[str], path: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    message = rf'^{place}: the evaluation needs the package pycocotools: .*instil\[detection\]"$'
+    message = rf'^{path}: the evaluation needs the package pycocotools: .*instil\[detection\]"$'
     with pytest.raises(RecipeError, match=message):
         Experiment.from_recipe(load(name, changes))

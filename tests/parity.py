@@ -64,6 +64,7 @@ from instil.schemes.language.distil_whisper import DistilWhisper
 from instil.schemes.language.distillm import DistiLLM
 from instil.schemes.language.distillm2 import DistiLLM2
 from instil.schemes.language.dpkd import DPKD
+from instil.schemes.language.dpkd_written import DPKDWritten
 from instil.schemes.language.kdrl import KDRL
 from instil.schemes.language.minillm import MiniLLM
 from instil.schemes.language.on_policy import OnPolicy
@@ -626,6 +627,9 @@ WRITING: dict[str, Callable[[], Scheme]] = {
         sampling=texts.SAMPLING,
     ),
     "distillm2": lambda: DistiLLM2(
+        texts.net(), writes(), {"cross_entropy": CrossEntropy()}, sampling=texts.SAMPLING
+    ),
+    "dpkd_written": lambda: DPKDWritten(
         texts.net(), writes(), {"cross_entropy": CrossEntropy()}, sampling=texts.SAMPLING
     ),
     "privileged_context": lambda: PrivilegedContext(

@@ -11,7 +11,8 @@ from instil.core import Balance, Objective, Scheme, Teacher
 
 ROBUST = "adaad adversarial_training ard iad iad_ii rslad"
 GENERATIVE = (
-    "distillm distillm2 kdrl minillm on_policy privileged_context sequence_level speculative"
+    "distillm distillm2 dpkd_written kdrl minillm on_policy privileged_context sequence_level "
+    "speculative"
 )
 INVERTING = "cmi dafl deep_inversion dfad dfq fast_data_free zskt"
 USERS = {

@@ -72,6 +72,7 @@ from .schemes.diffusion.dmd import DMD as DMD
 from .schemes.diffusion.dmd2 import DMD2 as DMD2
 from .schemes.offline.dphubert import DPHuBERT as DPHuBERT
 from .schemes.language.dpkd import DPKD as DPKD
+from .schemes.language.dpkd_written import DPKDWritten as DPKDWritten
 from .objectives.relations.dsd import DSD as DSD
 from .objectives.logits.dskd import DSKD as DSKD
 from .objectives.logits.dskd_cma import DSKDCMA as DSKDCMA
@@ -611,6 +612,7 @@ __all__ = [
     "DMD2",
     "DPHuBERT",
     "DPKD",
+    "DPKDWritten",
     "DSD",
     "DSKD",
     "DSKDCMA",

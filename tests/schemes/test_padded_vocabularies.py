@@ -34,6 +34,7 @@ SCHEMES = (
     "kdrl",
     "distillm",
     "distillm2",
+    "dpkd_written",
     "privileged_context",
 )
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -96,8 +97,10 @@ def scheme_of(name: str, vocabulary: int | None) -> Scheme:
 
 
 def written_tokens(batch: Batch) -> Tensor:
-    texts = [batch, *([batch["student_text"]] if "student_text" in batch else [])]
-    return torch.cat([text["input_ids"].flatten() for text in texts])
+    texts = [batch["input_ids"]]
+    texts += [batch["student_text"]["input_ids"]] if "student_text" in batch else []
+    texts += [batch["rejected_input_ids"]] if "rejected_input_ids" in batch else []
+    return torch.cat([text.flatten() for text in texts])
 
 
 @pytest.mark.parametrize("vocabulary", [TOKENS, None])

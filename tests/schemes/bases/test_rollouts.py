@@ -19,6 +19,7 @@ from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.recipe.errors import RecipeError
 from instil.schemes.bases.writer import GenerativeScheme
 from instil.schemes.language.distillm2 import DistiLLM2
+from instil.schemes.language.dpkd_written import DPKDWritten
 from instil.schemes.language.kdrl import KDRL
 from instil.schemes.language.on_policy import OnPolicy
 from instil.schemes.language.privileged_context import PrivilegedContext
@@ -117,6 +118,11 @@ def distillm2(**options: Any) -> DistiLLM2:
     return DistiLLM2(net(8), Frozen(net(8, 1)), {}, sampling=SAMPLING, rollouts=rollouts)
 
 
+def dpkd_written(**options: Any) -> DPKDWritten:
+    rollouts = Rollouts(**options)
+    return DPKDWritten(net(8), Frozen(net(8, 1)), {}, sampling=SAMPLING, rollouts=rollouts)
+
+
 def privileged_context(**options: Any) -> PrivilegedContext:
     teacher = Frozen(informed(8, 1))
     settings: dict[str, Any] = {"reader": "teacher", "share": 0.7, "sampling": SAMPLING}
@@ -125,7 +131,7 @@ def privileged_context(**options: Any) -> PrivilegedContext:
     return PrivilegedContext(informed(), teacher, objectives, **settings, rollouts=rollouts)
 
 
-MAKERS = [scheme, kdrl, distillm2, privileged_context]
+MAKERS = [scheme, kdrl, distillm2, dpkd_written, privileged_context]
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -91,8 +91,8 @@ class DPKD(Scheme):
         "good. Long texts have large margins; `per_token` divides by the number of tokens and "
         "needs a larger `beta`. The head of the student runs once more in the backward pass.",
         deviations="The pairs are part of the data. In the paper, the teacher's text is preferred "
-        "to the student's. In the authors' code the loss compares the most likely tokens of both "
-        "networks at each position of the data's text.",
+        "to the student's, as in `dpkd_written`. In the authors' code the loss compares the "
+        "most likely tokens of both networks at each position of the data's text.",
     )
 
     def __init__(
@@ -141,38 +141,64 @@ class DPKD(Scheme):
         return super().teacher_roles() | {self.teacher_role}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return super().counts(batch) | {"preference": _has_both_texts(batch).sum()}
+        return super().counts(batch) | {"preference": has_both_texts(batch).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self._losses(batch)
-
-    def _losses(self, batch: Batch) -> Update:
-        student, teacher = self.forward_both(batch)
-        update: Update = self.objectives(student, teacher, batch)
-        preferred = self._text_log_probs(student, teacher, batch)
-        del student, teacher
-        rows = prefixed_rows(batch, REJECTED)
-        rejected = self._text_log_probs(*self.forward_both(rows), rows)
-        beta = at_progress(self.beta, batch)
-        values = dpkd_loss(preferred[0], rejected[0], preferred[1], rejected[1], beta)
-        loss = mean(values, _has_both_texts(batch))
-        update.losses["preference"] = at_progress(self.preference_weight, batch) * loss
-        return update
-
-    def _text_log_probs(
-        self, student: Outputs, teacher: Outputs, batch: Batch
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (N,) of the texts of a batch for student and teacher."""
-        token = batch["label"].masked_fill(~batch["valid"], UNLABELLED)
-        num_tokens = batch["valid"].sum(1).clamp_min(1) if self.per_token else 1
-        of_student, of_teacher = (
-            chunked_log_probs(side[token_role(side)], token, self.vocabulary).sum(1) / num_tokens
-            for side in (student, teacher)
+        yield preference_update(
+            self, batch, self.vocabulary, self.beta, self.per_token, self.preference_weight
         )
-        return of_student, of_teacher
 
 
-def _has_both_texts(batch: Batch) -> Tensor:
-    """1 for each row (N,) with a preferred and a rejected text, else 0."""
+def preference_update(
+    scheme: Scheme,
+    batch: Batch,
+    vocabulary: int | None,
+    beta: float,
+    per_token: bool,
+    weight: float,
+) -> Update:
+    """Losses of the objectives on preferred texts, and the loss ``preference`` of the pairs.
+
+    Args:
+        scheme: scheme with a teacher.
+        batch: preferred texts, and rejected ones under keys that begin with ``rejected_``.
+        vocabulary: number of tokens that both networks have; None for all.
+        beta: scale of the margin.
+        per_token: whether the log-probability of a text is divided by its number of tokens.
+        weight: weight of the loss ``preference``.
+    """
+    student, teacher = scheme.forward_both(batch)
+    update: Update = scheme.objectives(student, teacher, batch)
+    preferred = _text_log_probs(student, teacher, batch, vocabulary, per_token)
+    del student, teacher
+    rows = prefixed_rows(batch, REJECTED)
+    rejected = _text_log_probs(*scheme.forward_both(rows), rows, vocabulary, per_token)
+    values = dpkd_loss(
+        preferred[0], rejected[0], preferred[1], rejected[1], at_progress(beta, batch)
+    )
+    loss = mean(values, has_both_texts(batch))
+    update.losses["preference"] = at_progress(weight, batch) * loss
+    return update
+
+
+def _text_log_probs(
+    student: Outputs, teacher: Outputs, batch: Batch, vocabulary: int | None, per_token: bool
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (N,) of the texts of a batch for student and teacher."""
+    token = batch["label"].masked_fill(~batch["valid"], UNLABELLED)
+    num_tokens = batch["valid"].sum(1).clamp_min(1) if per_token else 1
+    of_student, of_teacher = (
+        chunked_log_probs(side[token_role(side)], token, vocabulary).sum(1) / num_tokens
+        for side in (student, teacher)
+    )
+    return of_student, of_teacher
+
+
+def has_both_texts(batch: Batch) -> Tensor:
+    """1 for each row (N,) with a preferred and a rejected text, else 0.
+
+    Args:
+        batch: preferred texts, and rejected ones under keys that begin with ``rejected_``.
+    """
     both: Tensor = batch["valid"].any(1) & batch[f"{REJECTED}valid"].any(1)
     return both.float()

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Net
+from instil.functional.preferences import dpkd_loss
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.forward_kl import ForwardKL
-from instil.schemes.language.dpkd import DPKD, dpkd_loss
+from instil.schemes.language.dpkd import DPKD
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.schemes.texts import net, prompts, two_tasks

@@ -5,63 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.cards import at_progress
 from instil.core import (
-    UNLABELLED,
     Batch,
     Card,
     NonNegative,
     Objective,
     Objectives,
-    Outputs,
     Positive,
     Scheme,
     Teacher,
     Update,
-    mean,
 )
-from instil.functional.token_log_probs import chunked_log_probs
 from instil.functional.tokens.signals import token_role
 from instil.generation.options import Sampling
-from instil.items.prefixed_rows import REJECTED, prefixed_rows
+from instil.items.prefixed_rows import REJECTED
 from instil.schemes.bases.common_vocabulary import common_vocabulary
-
-
-def dpkd_loss(
-    student_preferred: Tensor,
-    student_rejected: Tensor,
-    teacher_preferred: Tensor,
-    teacher_rejected: Tensor,
-    beta: float = 0.1,
-) -> Tensor:
-    """Direct preference distillation loss of pairs of texts (Li et al. 2024).
-
-    ``-log sigmoid(beta * margin)``, where the margin is the difference of the student's
-    log-probability ratios to the teacher on the preferred and on the rejected text. It is the loss
-    of DPO (Rafailov et al. 2023) with the teacher as the reference.
-
-    Args:
-        student_preferred: student log-probabilities of the preferred texts (N,).
-        student_rejected: student log-probabilities of the rejected texts (N,).
-        teacher_preferred: teacher log-probabilities of the preferred texts (N,).
-        teacher_rejected: teacher log-probabilities of the rejected texts (N,).
-        beta: scale of the margin, > 0.
-
-    Returns:
-        One value per pair (N,).
-
-    Example:
-        >>> import torch
-        >>> student, teacher = torch.tensor([[-3.0, -2.0], [-1.0, -6.0]])
-        >>> dpkd_loss(student[:1], student[1:], teacher[:1], teacher[1:], beta=0.5)
-        tensor([3.0486])
-    """
-    margin = (student_preferred - teacher_preferred) - (student_rejected - teacher_rejected)
-    return -F.logsigmoid(beta * margin)
+from instil.schemes.bases.preferences import has_both_texts, preference_update
 
 
 class DPKD(Scheme):
@@ -147,58 +109,3 @@ class DPKD(Scheme):
         yield preference_update(
             self, batch, self.vocabulary, self.beta, self.per_token, self.preference_weight
         )
-
-
-def preference_update(
-    scheme: Scheme,
-    batch: Batch,
-    vocabulary: int | None,
-    beta: float,
-    per_token: bool,
-    weight: float,
-) -> Update:
-    """Losses of the objectives on preferred texts, and the loss ``preference`` of the pairs.
-
-    Args:
-        scheme: scheme with a teacher.
-        batch: preferred texts, and rejected ones under keys that begin with ``rejected_``.
-        vocabulary: number of tokens that both networks have; None for all.
-        beta: scale of the margin.
-        per_token: whether the log-probability of a text is divided by its number of tokens.
-        weight: weight of the loss ``preference``.
-    """
-    student, teacher = scheme.forward_both(batch)
-    update: Update = scheme.objectives(student, teacher, batch)
-    preferred = _text_log_probs(student, teacher, batch, vocabulary, per_token)
-    del student, teacher
-    rows = prefixed_rows(batch, REJECTED)
-    rejected = _text_log_probs(*scheme.forward_both(rows), rows, vocabulary, per_token)
-    values = dpkd_loss(
-        preferred[0], rejected[0], preferred[1], rejected[1], at_progress(beta, batch)
-    )
-    loss = mean(values, has_both_texts(batch))
-    update.losses["preference"] = at_progress(weight, batch) * loss
-    return update
-
-
-def _text_log_probs(
-    student: Outputs, teacher: Outputs, batch: Batch, vocabulary: int | None, per_token: bool
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (N,) of the texts of a batch for student and teacher."""
-    token = batch["label"].masked_fill(~batch["valid"], UNLABELLED)
-    num_tokens = batch["valid"].sum(1).clamp_min(1) if per_token else 1
-    of_student, of_teacher = (
-        chunked_log_probs(side[token_role(side)], token, vocabulary).sum(1) / num_tokens
-        for side in (student, teacher)
-    )
-    return of_student, of_teacher
-
-
-def has_both_texts(batch: Batch) -> Tensor:
-    """1 for each row (N,) with a preferred and a rejected text, else 0.
-
-    Args:
-        batch: preferred texts, and rejected ones under keys that begin with ``rejected_``.
-    """
-    both: Tensor = batch["valid"].any(1) & batch[f"{REJECTED}valid"].any(1)
-    return both.float()

@@ -22,9 +22,9 @@ from instil.functional.tokens.signals import token_role
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.rollout_options import RolloutOption, Rollouts
 from instil.items.prefixed_rows import REJECTED
+from instil.schemes.bases.preferences import has_both_texts, preference_update
 from instil.schemes.bases.teacher_texts import TEXT, TeacherTexts
 from instil.schemes.bases.writer import GenerativeScheme
-from instil.schemes.language.dpkd import has_both_texts, preference_update
 
 
 class DPKDWritten(GenerativeScheme):

@@ -13,6 +13,7 @@ import instil
 import instil.recipe
 from instil.core import Net
 from instil.data.sources.digits import digits
+from instil.deployment.export import export
 from instil.deployment.predict import Student
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
@@ -196,6 +197,12 @@ def test_the_student_of_the_last_stage(tmp_path: Path) -> None:
     stages = [{}, {"student": {"model": "cnn", "options": {"width": 5}}, "teacher": "previous"}]
     run_of(recipe("seeds=[0]", "baselines=[]", stages=stages), tmp_path / "run")
     assert instil.load(tmp_path / "run").net.model.stages[0][0].out_channels == 5
+
+
+def test_the_folder_of_a_search_is_not_exported(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"^RUN: .* is the folder of a search\. .*best\.yaml"):
+        export(tmp_path, False)
 
 
 def test_a_folder_without_a_student(tmp_path: Path) -> None:

@@ -166,6 +166,14 @@ def problem(*changes: str, **sections: Any) -> str:
             "student.input.std=[0]",
             "student.input.std.0: a number greater than 0 was expected, not 0",
         ),
+        (
+            "student.input.size=[3, 4, 5]",
+            "student.input.size: a whole number or a list of at most 2 was expected, not [3, 4, 5]",
+        ),
+        (
+            "train.schedule={type: OneCycleLR, max_lr: -1}",
+            "train.schedule: OneCycleLR: its options {'max_lr': -1} give the learning rate ",
+        ),
         ("teacher=[networks:cnn, 3]", "teacher.1: a mapping was expected, not 3"),
         (
             "student=previous",

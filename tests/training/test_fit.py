@@ -341,6 +341,10 @@ def test_a_generator_loses_no_batch() -> None:
         ({"scheme": torch.nn.Linear(2, 2)}, r"scheme: Expected a Scheme.*got Linear"),
         ({"training": {"epochs": 1}}, r"training: Expected a Training.*got dict"),
         ({"loader": TensorDataset(torch.zeros(4, 3))}, r"loader: a TensorDataset yields samples"),
+        (
+            {"loader": (torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))},
+            r"loader: a tuple of samples and labels is no batch",
+        ),
     ],
 )
 def test_an_argument_of_another_type(changed: dict[str, Any], message: str) -> None:

@@ -55,8 +55,11 @@ def files(kind: str) -> dict[str, str]:
     """
     folders = FOLDERS | FUNCTION_FOLDERS | PREFIX_FOLDERS
     if kind not in folders:
+        from instil.cards.closest import did_you_mean
+
         raise ValueError(
-            f"No kind of method is named '{kind}'. Expected one of {', '.join(folders)}"
+            f"No kind of method is named '{kind}'. Expected one of {', '.join(folders)}."
+            f"{did_you_mean(kind, folders)}"
         )
     modules = {}
     for folder in folders[kind]:

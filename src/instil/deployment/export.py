@@ -35,6 +35,11 @@ def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool 
 
     folder = RunFolder(path)
     if not (path / "student.safetensors").exists():
+        if (path / "study.json").is_file():
+            raise ValueError(
+                f"RUN: {path} is the folder of a search. Expected that of a run. Train the winner "
+                f"first: instil run {path / 'best.yaml'}"
+            )
         raise ValueError(
             f"{path}: the run is not complete. Expected the file student.safetensors. Resume the "
             f"run: instil run --resume {path}"

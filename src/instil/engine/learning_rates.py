@@ -27,6 +27,8 @@ INTERNAL = ("self", "optimizer", "last_epoch", "verbose", "scale_fn")
 LENGTHS = ("T_max", "total_steps")
 """Options whose default is the length of the training."""
 CHECKED_RATE = 1e-3
+ROUNDING = 1e-6
+"""Share of a rate by which rounding may make it negative."""
 
 
 def find_schedule(name: str) -> type[LRScheduler]:
@@ -156,4 +158,10 @@ def _simulate(
             rates.append(float(optimizer.param_groups[0]["lr"]))
     except (TypeError, ValueError, ArithmeticError, AttributeError, IndexError) as error:
         raise ValueError(f"{kind.__name__}: {error}") from error
+    # Torch computes them without a check, and the training would diverge.
+    if not min(rates) >= -ROUNDING * initial:
+        raise ValueError(
+            f"{kind.__name__}: its options {dict(options)} give the learning rate {min(rates):.3g}."
+            " Expected rates of at least 0"
+        )
     return rates

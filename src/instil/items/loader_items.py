@@ -63,6 +63,11 @@ def as_loader(loader: Iterable[Any]) -> Iterable[Any]:
     Raises:
         ValueError: for a data set of samples and for a tensor.
     """
+    if _is_labelled_table(loader):
+        raise ValueError(
+            "loader: a tuple of samples and labels is no batch. Expected an iterable of batches. "
+            "Use DataLoader(TensorDataset(samples, labels), batch_size=64)"
+        )
     is_dataset = isinstance(loader, Dataset) and not isinstance(loader, IterableDataset)
     if is_dataset or isinstance(loader, Tensor):
         raise ValueError(
@@ -72,6 +77,17 @@ def as_loader(loader: Iterable[Any]) -> Iterable[Any]:
     if isinstance(loader, Iterator) and not isinstance(loader, Sized):
         return OneShotLoader(loader)
     return loader
+
+
+def _is_labelled_table(loader: Any) -> bool:
+    """Whether a tuple or list has two tensors, the second with one label per row of the first."""
+    if not isinstance(loader, (tuple, list)) or len(loader) != 2:
+        return False
+    if not all(isinstance(part, Tensor) for part in loader):
+        return False
+    samples, labels = loader
+    is_label = labels.ndim == 1 and not labels.is_floating_point()
+    return is_label and samples.ndim > 1 and len(samples) == len(labels)
 
 
 def named_batch(item: Any, names: Sequence[str]) -> Batch:

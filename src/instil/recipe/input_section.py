@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Gt, Len
 
 from instil.cards import PositiveInt
 from instil.recipe.base_sections import Section
@@ -13,7 +13,7 @@ from instil.recipe.base_sections import Section
 class InputConfig(Section):
     """Inputs that a network expects. Null: inputs as they are in the data."""
 
-    size: PositiveInt | list[PositiveInt] | None = None
+    size: PositiveInt | Annotated[list[PositiveInt], Len(1, 2)] | None = None
     """Height and width in pixels, or one number for both."""
 
     mean: list[float] | None = None

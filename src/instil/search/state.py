@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from instil.cards.closest import did_you_mean
 from instil.files.json_files import write_json
 from instil.search.arms import Arm
 from instil.search.rounds import Schedule
@@ -75,11 +76,16 @@ class Settings:
             ("--sampler", self.sampler, get_args(Sampler)),
         ):
             if value not in names:
-                raise ValueError(f"{option}: unknown name '{value}'. Expected {' or '.join(names)}")
+                raise ValueError(
+                    f"{option}: unknown name '{value}'. Expected {' or '.join(names)}."
+                    f"{did_you_mean(value, names)}"
+                )
         if self.prior not in PRIORS and not Path(self.prior).is_file():
+            is_path = "." in self.prior or "/" in self.prior
             raise ValueError(
-                f"--prior: unknown name '{self.prior}'. Expected auto, none, model or the file of "
-                "a model"
+                f"--prior: {'no such file' if is_path else 'unknown name'} '{self.prior}'. "
+                "Expected auto, none, model or the file of a model."
+                f"{'' if is_path else did_you_mean(self.prior, PRIORS)}"
             )
         limits = (self.max_steps, self.max_runs, self.max_seconds)
         if sum(limit is not None for limit in limits) > 1:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from instil.cards.closest import did_you_mean
+
 SUBJECTS = ("methods", "options", "students", "teachers")
 """Values of the option ``over``."""
 KEEP = 0.99
@@ -27,7 +29,7 @@ def check_subjects(settings: Any) -> None:
         if subject not in SUBJECTS:
             raise ValueError(
                 f"--over: unknown subject '{subject}'. Expected {' or '.join(SUBJECTS)}, or "
-                "two of them, separated by a comma"
+                f"two of them, separated by a comma.{did_you_mean(subject, SUBJECTS)}"
             )
     if "teachers" in over and set(over) - {"teachers", "options"}:
         raise ValueError(

@@ -28,7 +28,7 @@ TEACHERS: dict[str, Any] = {
     "small": {"options": {"width": 8}},
     "pair": {"num_replicas": 2},
     "assisted": {"assistant": {"options": {"width": 24}}},
-    "broken": {"options": {"width": -1}},
+    "broken": {"model": "cnn", "options": {"norm": "layer"}},
 }
 
 
@@ -250,7 +250,9 @@ def test_the_correlation_has_an_interval_for_five_teachers() -> None:
 
 
 def test_teachers_that_do_not_fit_or_share_a_name_are_errors(tmp_path: Path) -> None:
-    settings = Settings(over=("teachers",), teachers={"broken": {"options": {"width": -1}}})
+    settings = Settings(
+        over=("teachers",), teachers={"broken": {"model": "cnn", "options": {"norm": "layer"}}}
+    )
     with pytest.raises(ValueError, match=r"--teachers: none fits.*got broken: "):
         start(recipe(), settings, tmp_path / "out", silent())
     with pytest.raises(ValueError, match="--teachers: two teachers have the name net"):

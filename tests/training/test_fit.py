@@ -343,7 +343,7 @@ def test_a_generator_loses_no_batch() -> None:
         ({"loader": TensorDataset(torch.zeros(4, 3))}, r"loader: a TensorDataset yields samples"),
         (
             {"loader": (torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))},
-            r"loader: a tuple of samples and labels is no batch",
+            r"loader: a tuple of samples and labels\. Expected an iterable of batches",
         ),
     ],
 )

@@ -65,7 +65,7 @@ def as_loader(loader: Iterable[Any]) -> Iterable[Any]:
     """
     if _is_labelled_table(loader):
         raise ValueError(
-            "loader: a tuple of samples and labels is no batch. Expected an iterable of batches. "
+            "loader: a tuple of samples and labels. Expected an iterable of batches. "
             "Use DataLoader(TensorDataset(samples, labels), batch_size=64)"
         )
     is_dataset = isinstance(loader, Dataset) and not isinstance(loader, IterableDataset)

@@ -22,6 +22,16 @@ MAX_COST = 20.0
 """Time of a step of a method, in steps of the recipe's own one, above which it is refused."""
 
 
+def _check_prior(prior: str) -> None:
+    if prior in PRIORS or Path(prior).is_file():
+        return
+    is_path = "." in prior or "/" in prior
+    raise ValueError(
+        f"--prior: {'no such file' if is_path else 'unknown name'} '{prior}'. Expected auto, none, "
+        f"model or the file of a model.{'' if is_path else did_you_mean(prior, PRIORS)}"
+    )
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings of a search.
@@ -80,13 +90,7 @@ class Settings:
                     f"{option}: unknown name '{value}'. Expected {' or '.join(names)}."
                     f"{did_you_mean(value, names)}"
                 )
-        if self.prior not in PRIORS and not Path(self.prior).is_file():
-            is_path = "." in self.prior or "/" in self.prior
-            raise ValueError(
-                f"--prior: {'no such file' if is_path else 'unknown name'} '{self.prior}'. "
-                "Expected auto, none, model or the file of a model."
-                f"{'' if is_path else did_you_mean(self.prior, PRIORS)}"
-            )
+        _check_prior(self.prior)
         limits = (self.max_steps, self.max_runs, self.max_seconds)
         if sum(limit is not None for limit in limits) > 1:
             raise ValueError(

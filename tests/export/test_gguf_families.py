@@ -97,6 +97,8 @@ def test_the_file_read_back_has_the_logits_of_the_student(
     to_gguf(net, batch_of(ids), tmp_path / "student.gguf", tokenizer, weight_type)
     again: Any = gguf(str(tmp_path / "student.gguf"))
     assert again.config.model_type == family.replace("mistral", "llama")
+    model: Any = net.model
+    assert again.config.rope_parameters == model.config.rope_parameters
     difference = (log_p(Net(again, call), ids) - log_p(net, ids)).abs().max()
     assert difference == 0 if weight_type == "f32" else 0 < difference < 3
 

@@ -84,7 +84,7 @@ def _config(reader: Any, family: Family, path: Path) -> Any:
     sizes = _sizes(reader, name, path)
     theta = float(_value(reader, f"{name}.rope.freq_base", 10_000.0))
     try:
-        return AutoConfig.for_model(
+        config = AutoConfig.for_model(
             name,
             **sizes,
             rms_norm_eps=_value(reader, f"{name}.attention.layer_norm_rms_epsilon"),
@@ -97,6 +97,10 @@ def _config(reader: Any, family: Family, path: Path) -> Any:
     except Exception as error:
         # transformers raises errors of many types for a wrong configuration.
         raise ValueError(f"{path} describes no model of the family {name}: {error}") from error
+    for tensor in reader.tensors:
+        if tensor.name == FACTORS:
+            set_frequency_factors(config, _dequantized(tensor), path)
+    return config
 
 
 def _value(reader: Any, key: str, default: Any = None) -> Any:
@@ -159,16 +163,12 @@ def _check_sizes(reader: Any, family: str, sizes: dict[str, int], path: Path) ->
 
 
 def _tensors(reader: Any, family: Family, config: Any, path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Name in transformers and values of each weight; sets the rotary factors of the file."""
-    from gguf import dequantize
-
+    """Name in transformers and values of each weight."""
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     for tensor in reader.tensors:
-        # The file lists shapes as (in, out); the library returns arrays of (out, in).
-        weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
         if tensor.name == FACTORS:
-            set_frequency_factors(config, weight, path)
             continue
+        weight = _dequantized(tensor)
         name = family.name_in_transformers(tensor.name)
         if name is None:
             raise ValueError(
@@ -179,6 +179,13 @@ def _tensors(reader: Any, family: Family, config: Any, path: Path) -> Iterator[t
         if family.rotates_neighbours and part in heads:
             weight = _halves(weight, heads[part])
         yield name, weight
+
+
+def _dequantized(tensor: Any) -> Tensor:
+    from gguf import dequantize
+
+    # The file lists shapes as (in, out); the library returns arrays of (out, in).
+    return torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
 
 
 def _halves(weight: Tensor, heads: int) -> Tensor:

@@ -168,7 +168,7 @@ def test_compared_networks_draw_the_same_noise(key: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["teacher.options.steps=0"], r"teacher.options.steps: too few sampling steps"),
+        (["teacher.options.steps=0"], r"teacher.options.steps: a number of at least 1"),
         (["student.options.solver=rk4"], r"student: solver: unknown solver 'rk4'"),
         (["student.options.width=8"], r"student.options.width: a built denoiser has no such"),
         (

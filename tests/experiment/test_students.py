@@ -233,7 +233,7 @@ def test_the_folder_is_written_where_llama_cpp_cannot_have_the_student(here: Pat
     sections["objectives"] = {"cross_entropy": {}}
     recipe = spoken("data.tokenizer=bpe:300", "train.epochs=1", **sections)
     run_of(recipe, here / "run")
-    with pytest.raises(ValueError, match="Expected one of Llama.* got GPT2LMHeadModel") as caught:
+    with pytest.raises(ValueError, match=r"Expected one of Llama.* got GPT2LMHeadModel") as caught:
         export(here / "run", int8=False, gguf="f16", trust_code=True)
     assert str(caught.value).endswith("is written; only student.gguf is missing")
     assert (here / "run" / "student" / "model.safetensors").exists()

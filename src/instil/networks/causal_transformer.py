@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.cards import NonNegativeInt, PositiveInt
+from instil.networks.attention_heads import check_heads
 from instil.networks.text_transformer import KeyValueCache, TransformerBlock
 
 
@@ -162,6 +163,5 @@ def causal_transformer(
     Raises:
         ValueError: if ``width`` is not a multiple of ``heads``.
     """
-    if width % heads:
-        raise ValueError(f"width: Expected a multiple of heads ({heads}), got {width}")
+    check_heads(width, heads)
     return CausalTransformer(vocabulary, length, width, depth, heads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from instil.cards import NonNegativeInt, PositiveInt
+from instil.networks.attention_heads import check_heads
 from instil.networks.text_transformer import TextTransformer
 
 
@@ -33,6 +34,5 @@ def cross_encoder(
     Raises:
         ValueError: if ``width`` is not a multiple of ``heads``.
     """
-    if width % heads:
-        raise ValueError(f"width: Expected a multiple of heads ({heads}), got {width}")
+    check_heads(width, heads)
     return CrossEncoder(1, vocabulary, 2 * length, width, depth, heads)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.cards import NonNegativeInt, PositiveInt
+from instil.networks.attention_heads import check_heads
 
 KeyValueCache = list[Tensor]
 """Keys and values (N, H, S, D) of one attention for the S earlier tokens; empty at first."""
@@ -161,6 +162,5 @@ def text_transformer(
     Raises:
         ValueError: if ``width`` is not a multiple of ``heads``.
     """
-    if width % heads:
-        raise ValueError(f"width: Expected a multiple of heads ({heads}), got {width}")
+    check_heads(width, heads)
     return TextTransformer(classes, vocabulary, length, width, depth, heads)

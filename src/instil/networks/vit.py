@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.cards import NonNegativeInt, PositiveInt
+from instil.networks.attention_heads import check_heads
 
 
 class ViTBlock(nn.Module):
@@ -103,6 +104,5 @@ def vit(
             f"patch: images of {height} x {breadth} pixels cannot be cut into patches of "
             f"{patch} x {patch}. Expected a divisor of both sizes"
         )
-    if width % heads:
-        raise ValueError(f"width: Expected a multiple of heads ({heads}), got {width}")
+    check_heads(width, heads)
     return ViT(classes, channels, height // patch * (breadth // patch), patch, width, depth, heads)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from instil.cards import suggestion
 from instil.cards.closest import did_you_mean
+from instil.cards.nested_texts import nested_texts
 
 PACKAGE = "package:"
 
@@ -22,6 +25,14 @@ class MissingPath(ValueError):
     def __init__(self, message: str, path: str):
         super().__init__(message)
         self.path = path
+
+    def key_in(self, section: Mapping[str, Any]) -> str:
+        """Return the first key, with a leading dot, that has the path; empty without one.
+
+        Args:
+            section: values of a section of a recipe.
+        """
+        return next((key for key, text in nested_texts(section) if text == self.path), "")
 
 
 def located(path: str | Path, base: Path) -> Path:

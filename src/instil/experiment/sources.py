@@ -170,8 +170,7 @@ def _option_errors(
     except (RecipeError, UntrustedCode):
         raise
     except MissingPath as error:
-        keys = [key for key, value in _texts(section, "") if value == error.path]
-        raise ValueError(f"{path}{keys[0] if keys else ''}: {error}") from error
+        raise ValueError(f"{path}{error.key_in(section)}: {error}") from error
     except ValueError as error:
         if re.split(r"[:.\[]", str(error), maxsplit=1)[0] not in options:
             raise
@@ -179,16 +178,6 @@ def _option_errors(
             # The section of the teacher has this option.
             raise RecipeError(str(error).replace("_", ".", 1)) from error
         raise ValueError(f"{path}.{error}") from error
-
-
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield the paths, each with a leading dot, and the texts of a section."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, (Mapping, list, tuple)):
-        entries = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for key, entry in entries:
-            yield from _texts(entry, f"{path}.{key}")
 
 
 def _check_tokenizer(

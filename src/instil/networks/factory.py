@@ -98,8 +98,8 @@ def _built(spec: str, builder: Callable[..., Any], arguments: Mapping[str, Any])
     try:
         model = builder(**arguments)
     except MissingPath as error:
-        keys = [key for key, value in arguments.items() if value == error.path]
-        raise ValueError(f"options.{keys[0]}: {error}" if keys else str(error)) from error
+        key = error.key_in(arguments)
+        raise ValueError(f"options{key}: {error}" if key else str(error)) from error
     except ValueError as error:
         # Also an option that is left out, whose default does not fit another one.
         if str(error).partition(":")[0] in inspect.signature(builder).parameters:

@@ -7,6 +7,7 @@ from typing import Any
 
 from instil import catalogue
 from instil.cards.closest import did_you_mean
+from instil.cards.nested_texts import nested_texts
 
 COMMON_ROLES = frozenset({"embedding", "features", "head", "hidden_states", "logits"})
 """Roles of most recipes, for which the other methods of the catalogue are not imported."""
@@ -30,7 +31,7 @@ def tap_errors(
     if not unusual or _has_foreign_readers(methods):
         return
     # The option of a method may name a role, such as that of a balance.
-    named = set(_texts([options for _, _, options, _ in methods]))
+    named = {text for _, text in nested_texts([options for _, _, options, _ in methods])}
     roles = catalogue.roles_read()
     for role, path in unusual:
         if role not in roles and role not in named:
@@ -52,15 +53,3 @@ def _has_foreign_readers(methods: Iterable[tuple[str, str, dict[str, Any], str]]
         if kind in UNDECLARED_KINDS and name not in catalogue.files(kind):
             return True
     return False
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield all texts in the options of a method."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for entry in value.values():
-            yield from _texts(entry)
-    elif isinstance(value, (list, tuple)):
-        for entry in value:
-            yield from _texts(entry)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.cards import at_progress
-from instil.core import UNLABELLED, Batch, Outputs, Scheme, Update, mean
+from instil.core import UNLABELLED, Batch, NonNegative, Outputs, Positive, Scheme, Update, mean
 from instil.functional.preferences import dpkd_loss
 from instil.functional.token_log_probs import chunked_log_probs
 from instil.functional.tokens.signals import token_role
 from instil.items.prefixed_rows import REJECTED, prefixed_rows
+
+Beta = Annotated[
+    Positive, Doc("scale of the margin; a larger one is satisfied by a smaller margin")
+]
+PerToken = Annotated[bool, Doc("divide the log-probability of a text by its number of tokens")]
+PreferenceWeight = Annotated[NonNegative, Doc("weight of the loss ``preference``")]
 
 
 def preference_update(

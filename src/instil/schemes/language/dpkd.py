@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated
 
 from torch import Tensor, nn
-from typing_extensions import Doc
 
 from instil.core import (
     Batch,
     Card,
-    NonNegative,
     Objective,
     Objectives,
-    Positive,
     Scheme,
     Teacher,
     Update,
@@ -23,7 +19,13 @@ from instil.functional.tokens.signals import token_role
 from instil.generation.options import Sampling
 from instil.items.prefixed_rows import REJECTED
 from instil.schemes.bases.common_vocabulary import common_vocabulary
-from instil.schemes.bases.preferences import has_both_texts, preference_update
+from instil.schemes.bases.preferences import (
+    Beta,
+    PerToken,
+    PreferenceWeight,
+    has_both_texts,
+    preference_update,
+)
 
 
 class DPKD(Scheme):
@@ -62,13 +64,9 @@ class DPKD(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        beta: Annotated[
-            Positive, Doc("scale of the margin; a larger one is satisfied by a smaller margin")
-        ] = 0.1,
-        per_token: Annotated[
-            bool, Doc("divide the log-probability of a text by its number of tokens")
-        ] = False,
-        preference_weight: Annotated[NonNegative, Doc("weight of the loss ``preference``")] = 1.0,
+        beta: Beta = 0.1,
+        per_token: PerToken = False,
+        preference_weight: PreferenceWeight = 1.0,
     ):
         super().__init__(student, teacher, objectives)
         self.beta = beta

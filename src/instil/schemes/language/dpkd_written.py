@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated
 
 from torch import Tensor, nn
-from typing_extensions import Doc
 
 from instil.core import (
     Batch,
     Card,
-    NonNegative,
     Objective,
     Objectives,
-    Positive,
     Teacher,
     Update,
 )
@@ -22,7 +18,13 @@ from instil.functional.tokens.signals import token_role
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.rollout_options import RolloutOption, Rollouts
 from instil.items.prefixed_rows import REJECTED
-from instil.schemes.bases.preferences import has_both_texts, preference_update
+from instil.schemes.bases.preferences import (
+    Beta,
+    PerToken,
+    PreferenceWeight,
+    has_both_texts,
+    preference_update,
+)
 from instil.schemes.bases.teacher_texts import TEXT, TeacherTexts
 from instil.schemes.bases.writer import GenerativeScheme
 
@@ -65,13 +67,9 @@ class DPKDWritten(GenerativeScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        beta: Annotated[
-            Positive, Doc("scale of the margin; a larger one is satisfied by a smaller margin")
-        ] = 0.1,
-        per_token: Annotated[
-            bool, Doc("divide the log-probability of a text by its number of tokens")
-        ] = False,
-        preference_weight: Annotated[NonNegative, Doc("weight of the loss ``preference``")] = 1.0,
+        beta: Beta = 0.1,
+        per_token: PerToken = False,
+        preference_weight: PreferenceWeight = 1.0,
         sampling: SamplingOption = Sampling(),
         rollouts: RolloutOption = Rollouts(),
     ):

@@ -58,7 +58,7 @@ class Family:
         if path.startswith("blk."):
             _, block, path = path.split(".", 2)
             prefix = f"{LAYERS}{block}."
-        if path not in self.parts or not (kind == "weight" or self._is_bias(path, kind)):
+        if not self._has(path, kind):
             return None
         return f"{prefix}{self.parts[path]}.{kind}"
 
@@ -69,13 +69,15 @@ class Family:
         if path.startswith(LAYERS):
             block, path = path.removeprefix(LAYERS).split(".", 1)
             prefix = f"blk.{block}."
-        short = {long: short for short, long in self.parts.items()}.get(path)
-        if short is None or not (kind == "weight" or self._is_bias(short, kind)):
+        short = {long: short for short, long in self.parts.items()}.get(path, "")
+        if not self._has(short, kind):
             return None
         return f"{prefix}{short}.{kind}"
 
-    def _is_bias(self, part: str, kind: str) -> bool:
-        return kind == "bias" and part in self.biased
+    def _has(self, part: str, kind: str) -> bool:
+        """Whether the family has a weight or bias of a part, in the names of llama.cpp."""
+        is_bias = kind == "bias" and part in self.biased
+        return part in self.parts and (kind == "weight" or is_bias)
 
 
 FAMILIES = {

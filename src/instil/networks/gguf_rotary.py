@@ -53,11 +53,11 @@ def set_frequency_factors(config: Any, factors: Tensor, path: Path) -> None:
     theta = config.rope_parameters["rope_theta"]
     config.rope_parameters = LLAMA3 | {"factor": float(factors.max()), "rope_theta": theta}
     expected = frequency_factors(config)
-    if expected is None or expected.shape != factors.shape:
-        is_close = False
-    else:
-        is_close = torch.allclose(expected, factors, rtol=1e-3)
-    if not is_close:
+    if (
+        expected is None
+        or expected.shape != factors.shape
+        or not torch.allclose(expected, factors, rtol=1e-3)
+    ):
         raise ValueError(
             f"{path}: unsupported rotary frequencies. Expected the factors of Llama 3 for theta "
             f"{theta:g} in {FACTORS}, got others"

@@ -91,6 +91,20 @@ def test_equal_methods_are_not_different() -> None:
     assert test.mean_ranks == [2, 2, 2]
 
 
+def test_means_that_differ_by_rounding_are_ties() -> None:
+    """The same test accuracies in another order, and equal differences of other scores."""
+    accuracies = np.array([340, 342, 344]) / 360
+    means = [np.mean(accuracies), np.mean(accuracies[::-1]), 0.5]
+    assert means[0] != means[1]
+    scores = np.array([means, [*means[:2], 0.6]])
+    assert average_ranks(scores) == [1.5, 1.5, 3]
+    assert rank_test(scores).p == pytest.approx(friedmanchisquare(*[[1, 1], [1, 1], [0, 0]]).pvalue)
+    assert wilcoxon_holm(scores[:, :2], control=0) == [None, 1.0]
+    gains = np.array([[0.8, 0.9], [0.7, 0.8], [0.5, 0.6], [0.9, 0.7], [0.2, 0.5]])
+    expected = wilcoxon(np.array([1, 1, 1, -2, 3])).pvalue
+    assert wilcoxon_holm(gains, control=0)[1] == pytest.approx(expected)
+
+
 def test_too_few_tasks_or_methods_are_refused() -> None:
     with pytest.raises(ValueError, match="Expected 2 tasks and 3 methods, got 14 and 2"):
         rank_test(AUC[:, :2])

@@ -39,6 +39,16 @@ def test_levels_are_paired_by_depth() -> None:
     assert max(level_similarities([shuffled], [teacher])) < 0.5
 
 
+@pytest.mark.parametrize("num_levels", [4, 5])
+def test_early_levels_are_compared_with_the_first_of_few(num_levels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, last = (torch.randn(32, 6, 4, 4, generator=generator) for _ in range(2))
+    others = (torch.randn(32, 6, 4, 4, generator=generator) for _ in range(num_levels - 2))
+    student = {"features": (first, *others, last)}
+    similarities = level_similarities([student], [{"features": (first, last)}])
+    assert [similarities[0], similarities[-1]] == pytest.approx([1, 1], abs=1e-4)
+
+
 def test_a_role_of_both_networks_is_compared() -> None:
     hidden = torch.randn(16, 5, 8, generator=torch.Generator().manual_seed(0))
     student = {"hidden_states": (hidden,)}

@@ -56,6 +56,15 @@ def test_seeds_are_thin_lines_and_their_mean_a_bold_one() -> None:
     assert bold["y"] == pytest.approx([0.3, 0.6])
 
 
+@pytest.mark.parametrize(("metric", "is_number"), [("mae", True), ("own", True), ("own", False)])
+def test_a_small_number_is_not_shown_in_percent(metric: str, is_number: bool) -> None:
+    facts = {"metrics": {"own": {"is_fraction": not is_number}}}
+    run = Record(Path(), facts, [row(1, 0.5, validation={metric: 0.5})])
+    plot = metric_plot(run, metric, "curves", "Curves")
+    assert isinstance(plot, Plot)
+    assert ("tickformat" in plot.layout["yaxis"]) is not is_number
+
+
 def test_a_step_that_a_resumed_run_repeats_counts_once() -> None:
     (trace,) = drawn([row(1, 0.2), row(2, 0.9), row(2, 0.4), row(3, 0.5)])
     assert trace["x"] == [1, 2, 3]

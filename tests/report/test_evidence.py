@@ -10,10 +10,13 @@ from rich.console import Console
 
 from instil.cli import summary_table
 from instil.plan.results import result_warnings
+from instil.plan.statistics import paired_gain
 from instil.report import evidence
+from instil.report.gain_plot import gain_plot
 from instil.report.headline import headline_sentence
 from instil.report.measurement import measurement_terms
 from instil.report.page import render
+from instil.report.plots import Plot
 from instil.report.record import Record
 from instil.report.run_files import read_run
 from instil.report.trust import trust_checks
@@ -95,6 +98,33 @@ def test_warnings_distinguish_worse_from_not_better(tmp_path: Path) -> None:
     assert any(
         "clearly worse than the baseline pseudo-labels" in sentence for sentence in sentences
     )
+
+
+def test_few_equal_differences_are_within_the_noise(tmp_path: Path) -> None:
+    """Their interval is one number, and the exact test of two signs has p = 0.5."""
+    equal = paired_gain([0.9, 0.8], [0.8, 0.7])
+    record = record_of(tmp_path, equal, BETTER, BETTER)
+    sentences = [sentence for _, sentence in trust_checks(record)]
+    assert not any("contains zero" in sentence for sentence in sentences)
+    assert any("equal differences are too few to be significant" in one for one in sentences)
+    plot = gain_plot(record)
+    assert isinstance(plot, Plot)
+    symbols = [trace["marker"]["symbol"] for trace in plot.data]
+    assert symbols == ["circle-open", "circle", "circle"]
+
+
+@pytest.mark.parametrize(
+    ("is_lower_better", "tone", "price"),
+    [(False, "good", "nothing"), (True, "open", "30.0 points")],
+)
+def test_the_price_of_int8_has_the_direction_of_the_metric(
+    tmp_path: Path, is_lower_better: bool, tone: str, price: str
+) -> None:
+    record = record_of(tmp_path, BETTER, BETTER, BETTER, higher_is_better=not is_lower_better)
+    record.result["export"]["int8"] |= {"accuracy": 0.5, "accuracy_float": 0.2}
+    checks = {text: own for own, text in trust_checks(record) if text.startswith("8-bit")}
+    ((sentence, own_tone),) = checks.items()
+    assert (f"cost {price} (" in sentence, own_tone) == (True, tone)
 
 
 def test_the_terminal_shows_the_verdict(tmp_path: Path) -> None:

@@ -13,6 +13,11 @@ from instil.search.evidence import ALPHA, holm
 Scores = npt.NDArray[np.float64]
 FEWEST_TASKS = 2
 FEWEST_METHODS = 3
+SCORE_DIGITS = 9
+"""Significant digits of a mean score that count: means of the same values in another order differ
+in the last ones."""
+DIFFERENCE_DIGITS = 6
+"""Significant digits of a difference that count: 0.9 - 0.8 is not 0.8 - 0.7 in floating point."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def rank_test(scores: Scores, alpha: float = ALPHA) -> RankTest:
             f"scores: too few for the Friedman test. Expected {FEWEST_TASKS} tasks and "
             f"{FEWEST_METHODS} methods, got {num_tasks} and {num_methods}"
         )
+    scores = _rounded(scores, SCORE_DIGITS)
     mean_ranks = average_ranks(scores)
     difference = critical_difference(num_methods, num_tasks, alpha)
     is_tied = bool((scores == scores[:, :1]).all())
@@ -74,8 +80,15 @@ def average_ranks(scores: Scores) -> list[float]:
     """
     from scipy.stats import rankdata
 
-    ranks: list[float] = rankdata(-scores, axis=1).mean(axis=0).tolist()
+    rounded = _rounded(scores, SCORE_DIGITS)
+    ranks: list[float] = rankdata(-rounded, axis=1).mean(axis=0).tolist()
     return ranks
+
+
+def _rounded(values: Scores, digits: int) -> Scores:
+    """Round to significant digits, so that values that differ by rounding errors are ties."""
+    texts = [f"{value:.{digits}g}" for value in values.flat]
+    return np.array(texts, dtype=np.float64).reshape(values.shape)
 
 
 def critical_difference(num_methods: int, num_tasks: int, alpha: float = ALPHA) -> float:
@@ -129,10 +142,11 @@ def wilcoxon_holm(scores: Scores, control: int) -> list[float | None]:
     """
     from scipy.stats import wilcoxon
 
+    scores = _rounded(scores, SCORE_DIGITS)
     p_values: list[float] = []
     others = [index for index in range(scores.shape[1]) if index != control]
     for index in others:
-        differences = scores[:, index] - scores[:, control]
+        differences = _rounded(scores[:, index] - scores[:, control], DIFFERENCE_DIGITS)
         p_values.append(float(wilcoxon(differences).pvalue) if differences.any() else 1.0)
     corrected: list[float | None] = [None] * scores.shape[1]
     for index, p in zip(others, holm(p_values), strict=True):

@@ -57,7 +57,8 @@ def last_level(outputs: Sequence[Outputs]) -> Tensor | None:
 def _at_depths(levels: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
     """Return the level at the relative depth of each of some other levels."""
     scale = len(levels) / len(others)
-    return [levels[round((index + 1) * scale) - 1] for index in range(len(others))]
+    # Several of many levels have the first one of few: index -1 would be the last one.
+    return [levels[max(0, round((index + 1) * scale) - 1)] for index in range(len(others))]
 
 
 def _pooled_levels(outputs: Sequence[Outputs], role: str) -> list[Tensor]:

@@ -38,7 +38,7 @@ def metric_plot(record: Record, metric: str, key: str, title: str) -> Plot | str
     name = display_name(metric)
     if not arms:
         return f"metrics.jsonl has no validation {name}, so there are no curves of it."
-    is_fraction = all(_is_fraction(curves[arm]) for arm in arms)
+    is_fraction = all(_is_fraction(curves[arm]) for arm in arms) and not record.is_number(metric)
     data: list[dict[str, Any]] = []
     ends = []
     for arm in arms:

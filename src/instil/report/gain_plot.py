@@ -9,8 +9,8 @@ from instil.report.plots import Plot, arm_color, plotly_text
 from instil.report.quantities import points
 from instil.report.record import Record
 
-Gain = tuple[str, float, tuple[float, float]]
-"""Arm, mean gain over it, and ends of the interval."""
+Gain = tuple[str, float, tuple[float, float], bool]
+"""Arm, mean gain over it, ends of the interval, and whether the gain is significant."""
 
 
 def gain_plot(record: Record) -> Plot | str:
@@ -35,13 +35,13 @@ def gain_plot(record: Record) -> Plot | str:
     }
     texts = [
         f"over {record.arm_name(arm).lower()}: {_text(record, mean, ends)}"
-        for arm, mean, ends in gains
+        for arm, mean, ends, _ in gains
     ]
     return Plot(
         "gains",
         "Gain of the distilled student over …",
-        "A filled mark has an interval without zero: the difference is larger than the noise "
-        "between seeds. A hollow mark is a difference within the noise.",
+        "A filled mark is a significant difference: it is larger than the noise between seeds. "
+        "A hollow mark is a difference within the noise.",
         f"Gain of the distilled student {'; '.join(texts)}.",
         [_trace(record, *gain) for gain in gains],
         layout,
@@ -56,14 +56,17 @@ def _gains_with_interval(record: Record) -> list[Gain]:
         mean = record.get_number(*path, "mean")
         interval = record.get_interval(*path)
         if mean is not None and interval is not None:
-            gains.append((arm, mean, interval))
+            # Equal differences have an interval without zero, and need not be significant.
+            is_significant = record.get(*path, "significant") is True
+            gains.append((arm, mean, interval, is_significant))
     return gains
 
 
-def _trace(record: Record, arm: str, mean: float, ends: tuple[float, float]) -> dict[str, Any]:
+def _trace(
+    record: Record, arm: str, mean: float, ends: tuple[float, float], is_significant: bool
+) -> dict[str, Any]:
     color = arm_color("distilled")
     scale = 100 if record.is_fraction else 1
-    is_clear = ends[0] > 0 or ends[1] < 0
     return {
         "type": "scatter",
         "mode": "markers",
@@ -81,7 +84,7 @@ def _trace(record: Record, arm: str, mean: float, ends: tuple[float, float]) -> 
         "marker": {
             "size": 13,
             "color": color,
-            "symbol": "circle" if is_clear else "circle-open",
+            "symbol": "circle" if is_significant else "circle-open",
             "line": {"width": 2, "color": color},
         },
         "hovertemplate": f"{plotly_text(_text(record, mean, ends))}<extra></extra>",

@@ -47,11 +47,11 @@ def _check_noise(record: Record) -> Check | None:
         return None
     interval = f"{amount(record.get_number('gain', 'level') or 0.95, digits=0)} interval"
     if record.get("gain", "significant") is not True:
-        sentence = (
-            "The difference from the student alone is within the noise: its "
-            f"{interval} contains zero."
-        )
-        return "open", sentence
+        low, high = record.get_interval("gain") or (0.0, 0.0)
+        reason = f"its {interval} contains zero"
+        if not low <= 0 <= high:
+            reason = f"{len(record.seeds)} equal differences are too few to be significant"
+        return "open", f"The difference from the student alone is within the noise: {reason}."
     sentence = (
         "The difference from the student alone is larger than the noise: its "
         f"{interval} does not contain zero."
@@ -116,7 +116,7 @@ def _check_int8(record: Record) -> Check | None:
         original = exported_value(record)
     if quantized is None or original is None:
         return None
-    loss = original - quantized
+    loss = record.improvement(original, quantized)
     unit = " points" if record.is_fraction else ""
     price = f"{points(loss, record.is_fraction, sign=False)}{unit}" if loss > 0 else "nothing"
     sentence = (

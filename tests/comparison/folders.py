@@ -80,7 +80,12 @@ def write_run(
     return folder
 
 
-def write_search(folder: Path, scores: Mapping[str, Sequence[float]], **recipe: Any) -> Path:
+def write_search(
+    folder: Path,
+    scores: Mapping[str, Sequence[float]],
+    facts: Mapping[str, Any] | None = None,
+    **recipe: Any,
+) -> Path:
     """Write a search folder with finalists; the first one is the winner."""
     folder.mkdir(parents=True)
     finalists = [
@@ -106,6 +111,7 @@ def write_search(folder: Path, scores: Mapping[str, Sequence[float]], **recipe: 
         "finalists": finalists,
         "final_seeds": list(range(3, 3 + len(scores[winner]))),
         "trials": [trial],
+        **(facts or {}),
     }
     (folder / "search.json").write_text(json.dumps(outcome))
     for name in ("recipe.yaml", "best.yaml"):

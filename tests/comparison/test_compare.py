@@ -66,6 +66,22 @@ def test_an_arm_that_runs_share_is_one_row(tmp_path: Path) -> None:
     assert (kd.parameters, kd.num_bytes, kd.latency) == (1000, 4000, 0.1)
 
 
+def test_arms_of_other_lengths_with_the_same_scores_stay_apart(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"{epochs}", epochs=epochs) for epochs in (10, 20)]
+    (group,) = compare(runs).groups
+    trained = [(row.method, row.training) for row in group.results]
+    assert trained.count(("kd", "10 epochs")) == trained.count(("kd", "20 epochs")) == 1
+    assert [row.method for row in group.results].count("teacher") == 1
+
+
+def test_the_headline_of_a_search_may_be_a_number(tmp_path: Path) -> None:
+    facts = {"headline": "nll", "metrics": {"nll": {"is_fraction": False}}}
+    folder = write_search(tmp_path / "search", {"kd": (0.4, 0.5), "dkd": (0.6, 0.7)}, facts)
+    assert not compare([folder]).groups[0].setting.is_fraction
+    other = write_search(tmp_path / "other", {"kd": (0.4, 0.5), "dkd": (0.6, 0.7)})
+    assert compare([other]).groups[0].setting.is_fraction
+
+
 def test_a_search_joins_the_runs_of_its_data(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     scores = {"dkd": [0.95, 0.96], "alone": [0.8, 0.82]}
@@ -225,11 +241,14 @@ def test_results_of_another_format_or_status_are_refused(tmp_path: Path) -> None
         compare([folder])
 
 
-def test_runs_of_several_versions_need_permission(tmp_path: Path) -> None:
+def test_results_of_several_versions_need_permission(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", version="0.2.0", objective="dkd")]
     with pytest.raises(ValueError, match=r"different versions.*0\.1\.0 .*0\.2\.0 .*--any-version"):
         compare(runs)
     assert len(compare(runs, any_version=True).groups) == 1
+    search = write_search(tmp_path / "c", {"kd": (0.9, 0.8)}, {"version": "0.3.0"})
+    with pytest.raises(ValueError, match=r"different versions.*0\.1\.0 .*0\.3\.0 .*--any-version"):
+        compare([runs[0], search])
 
 
 def test_the_command_prints_a_table_and_writes_a_page(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from instil.search import student_outcome
 from instil.search.frontier import frontier, hypervolume, order_by_front
-from instil.search.limits import parse_limits, parse_share, violation
+from instil.search.limits import COSTS, parse_limits, parse_share, violation
 from instil.search.student_outcome import choose_student, target_score
 
 
@@ -44,11 +46,33 @@ def test_the_hypervolume_is_that_of_optuna(seed: int) -> None:
     qualities, costs = points(seed)
     losses = np.array([[costs[name], -qualities[name]] for name in qualities])
     expected = compute(losses, np.array([100.0, 0.0])) / 100
-    assert hypervolume(qualities, costs, 100.0) == pytest.approx(expected)
+    assert hypervolume(frontier(qualities, costs), qualities, costs, 100.0) == pytest.approx(
+        expected
+    )
 
 
 def test_students_beyond_the_largest_cost_add_nothing() -> None:
-    assert hypervolume({"a": 0.5, "b": 1.0}, {"a": 1.0, "b": 9.0}, 2.0) == 0.25
+    assert hypervolume(["a", "b"], {"a": 0.5, "b": 1.0}, {"a": 1.0, "b": 9.0}, 2.0) == 0.25
+
+
+def test_the_test_data_choose_no_student_of_a_frontier() -> None:
+    """Validation chooses the larger student, whose test score is lower."""
+
+    def row(name: str, num_bytes: float, validation: float, test: float) -> dict[str, Any]:
+        costs = dict.fromkeys(COSTS.values()) | {"bytes": num_bytes}
+        scores = {"validation": {"mean": validation}, "test": {"values": [test]}}
+        return {"name": name, **costs, **scores}
+
+    rows = {one["name"]: one for one in (row("small", 10, 0.8, 0.8), row("large", 30, 0.9, 0.6))}
+    study: Any = SimpleNamespace(
+        higher_is_better=True,
+        final_seeds=[1],
+        state=SimpleNamespace(teacher_costs={"bytes": 40}),
+    )
+    facts = student_outcome._frontiers(study, rows, {"score": 1.0})["size"]
+    assert facts["students"] == ["small", "large"]
+    # Limits from 10 to 30 have the small student, those from 30 to 40 the large one.
+    assert facts["hypervolume"]["mean"] == pytest.approx((20 * 0.8 + 10 * 0.6) / 40)
 
 
 @pytest.mark.parametrize("seed", range(3))

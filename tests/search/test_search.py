@@ -11,15 +11,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
+from instil.experiment.task_builder import build_task
 from instil.experiment.trained_teachers import load_if_trained
 from instil.files.json_files import write_json
 from instil.files.locks import FileLock
 from instil.plan.evaluation import Evaluator
-from instil.recipe import RecipeError, load
-from instil.search.arms import Arm, base_data
+from instil.recipe import RecipeError, build, load
+from instil.search.arms import Arm, base_data, reference_arms
 from instil.search.candidates import require_cost
 from instil.search.execution import execute
 from instil.search.outcome import best_recipe, time_notes
@@ -257,6 +259,28 @@ def test_the_best_recipe_of_every_arm_can_run(folder: Path, tmp_path: Path) -> N
         if arm.kind == "baseline":
             assert arm.name in best.baselines
         assert best.exported_arm == (arm.name if arm.kind == "baseline" else "distilled")
+
+
+def test_the_recipe_of_a_baseline_has_all_sections_of_the_teacher(tmp_path: Path) -> None:
+    """Pseudo-labels of ``best.yaml`` are those of the search: of its store, or its ensemble."""
+    members = [{"model": "networks:mlp"}, {"model": "networks:mlp", "options": {"width": 8}}]
+    for sections in (
+        {"store": {"path": str(tmp_path)}},
+        {"teacher": members, "ensemble": {"type": "ensemble", "mean": "probabilities"}},
+    ):
+        own = recipe(**sections)
+        arms = [arm for arm in reference_arms(own, build_task(own)) if arm.kind == "baseline"]
+        study: Any = SimpleNamespace(
+            trainer=SimpleNamespace(experiment=SimpleNamespace(recipe=own)),
+            base=base_data(own),
+            best_params=lambda arm: arm.defaults(),
+            state=SimpleNamespace(arms=arms),
+            final_seeds=[3],
+        )
+        for arm in arms:
+            best = build(yaml.safe_load(best_recipe(study, arm)))
+            teacher = (best.teachers, best.store, best.ensemble)
+            assert teacher == (own.teachers, own.store, own.ensemble), arm.name
 
 
 def test_stages_are_refused(tmp_path: Path) -> None:

@@ -35,18 +35,21 @@ def read_results(folders: Sequence[Path], any_version: bool = False) -> list[Tra
             continue
         read.add(folder.resolve())
         if (folder / SEARCH).is_file():
-            results += search_results(folder, _read_json(folder / SEARCH), _read_recipe(folder))
-            continue
-        _check_folder(folder)
-        record = read_run(folder)
-        results += run_results(record, _read_recipe(folder))
-        version = record.environment.get("versions", {}).get("instil")
+            outcome = _read_json(folder / SEARCH)
+            results += search_results(folder, outcome, _read_recipe(folder))
+            version = outcome.get("version")
+        else:
+            _check_folder(folder)
+            record = read_run(folder)
+            results += run_results(record, _read_recipe(folder))
+            version = record.environment.get("versions", {}).get("instil")
+        # Searches of earlier versions have not recorded it.
         if version is not None:
             versions.setdefault(str(version), folder)
     if len(versions) > 1 and not any_version:
         listed = ", ".join(f"{version} ({folder})" for version, folder in versions.items())
         raise ValueError(
-            f"RUN: results of different versions. Expected runs of one version of instil, got "
+            f"RUN: results of different versions. Expected results of one version of instil, got "
             f"{listed}. Run the older ones again, or add --any-version to compare them anyway"
         )
     return results

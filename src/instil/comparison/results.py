@@ -144,7 +144,8 @@ class SettingGroup:
 def group_by_setting(results: Iterable[TrainedResult]) -> list[SettingGroup]:
     """Group results by setting, in the order of their first occurrence.
 
-    An arm that several runs share (same method, network, seeds and scores) becomes one result.
+    An arm that several runs share (same method, network, training, seeds and scores) becomes one
+    result.
     """
     results = list(results)
     sizes: dict[str, set[Any]] = {}
@@ -183,7 +184,9 @@ def _group(members: list[TrainedResult], has_other_data: bool) -> SettingGroup:
     """
     equal_results: dict[Any, list[TrainedResult]] = {}
     for result in members:
-        same = (result.kind, result.method, result.student, result.seeds, result.values)
+        # A teacher whose weights an earlier run trained has no length of training.
+        training = "" if result.kind == "teacher" else result.training
+        same = (result.kind, result.method, result.student, training, result.seeds, result.values)
         equal_results.setdefault(same, []).append(result)
     merged = [_merged(copies) for copies in equal_results.values()]
     setting = max(

@@ -51,14 +51,21 @@ def search_results(
         outcome["headline"],
         outcome["higher_is_better"],
         values,
-        num_test=data.get("test"),
-        test_digest=data.get("test_digest"),
+        _is_number(outcome),
+        data.get("test"),
+        data.get("test_digest"),
     )
     results = [_result(folder, row, outcome, recipe, setting) for row in outcome["finalists"]]
     teacher = outcome.get("teacher")
     if teacher is not None and teacher.get("score") is not None:
         results.append(_teacher(folder, teacher, outcome, recipe, setting))
     return results
+
+
+def _is_number(outcome: Mapping[str, Any]) -> bool:
+    """Whether the headline metric is one that is not shown in percent."""
+    facts = outcome.get("metrics", {}).get(outcome["headline"], {})
+    return facts.get("is_fraction") is False
 
 
 def _result(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def frontier(qualities: Mapping[str, float], costs: Mapping[str, float]) -> list[str]:
@@ -52,25 +52,30 @@ def order_by_front(qualities: Mapping[str, float], costs: Mapping[str, float]) -
 
 
 def hypervolume(
-    qualities: Mapping[str, float], costs: Mapping[str, float], largest_cost: float
+    names: Sequence[str],
+    qualities: Mapping[str, float],
+    costs: Mapping[str, float],
+    largest_cost: float,
 ) -> float:
-    """Compute the area below the frontier, as a share of the costs up to ``largest_cost``.
+    """Compute the area below a frontier, as a share of the costs up to ``largest_cost``.
 
-    It is the best quality within a cost limit, averaged over all limits from 0 to ``largest_cost``.
-    The quality is 0 where no student is within the limit. This is the hypervolume of Zitzler &
-    Thiele 1999 with the reference point of quality 0 and cost ``largest_cost``.
+    It is the quality of the most expensive student of the frontier within a cost limit, averaged
+    over all limits from 0 to ``largest_cost``. The quality is 0 where no student is within the
+    limit. For the frontier of these qualities, this is the hypervolume of Zitzler & Thiele 1999
+    with the reference point of quality 0 and cost ``largest_cost``.
 
     Args:
+        names: students of the frontier, the cheapest first. Other data than those of
+            ``qualities`` may have chosen them.
         qualities: quality by name, at least 0; higher is better.
         costs: cost by name; lower is better.
         largest_cost: cost of the reference point.
 
     Example:
-        >>> hypervolume({"a": 0.5, "b": 1.0}, {"a": 1.0, "b": 2.0}, 4.0)
+        >>> hypervolume(["a", "b"], {"a": 0.5, "b": 1.0}, {"a": 1.0, "b": 2.0}, 4.0)
         0.625
     """
     area = 0.0
-    names = frontier(qualities, costs)
     ends = [*(costs[name] for name in names[1:]), largest_cost]
     for name, end in zip(names, ends, strict=True):
         width = min(end, largest_cost) - costs[name]

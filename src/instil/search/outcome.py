@@ -7,7 +7,6 @@ from typing import Any
 
 from instil import recipe as recipes
 from instil.experiment.data_checks import validation_notes
-from instil.experiment.sample_digest import sample_digest
 from instil.files.atomic import atomic
 from instil.files.json_files import write_json
 from instil.recipe import build
@@ -15,6 +14,7 @@ from instil.recipe.sections import Recipe
 from instil.search.arms import Arm, arm_recipe
 from instil.search.evidence import better_on_test, compare_finalists, mean_with_interval
 from instil.search.page import write_page
+from instil.search.search_facts import search_facts
 from instil.search.student_outcome import chance_notes, student_facts, student_rows
 from instil.search.study import Results, Study
 from instil.search.teacher_outcome import teacher_facts
@@ -50,14 +50,11 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
     state = study.state
     trials = study.earlier + study.results
     outcome = {
-        "name": experiment.recipe.name,
-        "headline": metric,
-        "higher_is_better": study.higher_is_better,
+        **search_facts(study),
         **facts,
         **_compare(rows, ranked, winner["name"], study.higher_is_better),
         "finalists": [rows[name] for name in ranked],
         "teacher": teacher,
-        "data": _data_facts(study),
         "student_parameters": winner["parameters"],
         "final_seeds": study.final_seeds,
         "schedule": state.schedule.to_json(),
@@ -81,12 +78,6 @@ def _recipe_of_teacher(study: Study, winner: Arm | None) -> Recipe | None:
     if winner is None or winner.kind != "teacher":
         return None
     return build(arm_recipe(study.base, winner, {}))
-
-
-def _data_facts(study: Study) -> dict[str, Any]:
-    """Return number and digest of the test samples, under the same keys as in ``result.json``."""
-    samples = study.trainer.lock.open().splits.test
-    return {"test": len(samples), "test_digest": sample_digest(samples)}
 
 
 def _notes(study: Study) -> list[str]:
@@ -190,7 +181,7 @@ def best_recipe(study: Study, winner: Arm) -> str:
     is_exported = own.export or winner.costs.get("runtime") == "onnxruntime"
     data |= {"baselines": list(references), "export": is_exported, "name": f"{own.name}-best"}
     if winner.kind == "baseline":
-        data["teacher"] = own.model_dump(mode="json")["teacher"]
+        data |= own.model_dump(mode="json", include={"teacher", "store", "ensemble"})
         data["exported_arm"] = winner.method
     data["seeds"] = study.final_seeds
     return recipes.to_yaml(build(data))

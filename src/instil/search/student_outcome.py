@@ -159,8 +159,9 @@ def _frontier(
 ) -> dict[str, Any]:
     """Return the students of a frontier and its hypervolume.
 
-    The validation scores decide which students belong to it. The hypervolume is that of the test
-    scores as shares of the teacher's, for each seed.
+    The validation scores decide which students belong to it. The hypervolume has the test scores
+    of these students as shares of the teacher's, for each seed: a student with a lower test score
+    than a smaller one stays, since the test data choose nothing.
     """
     sign = 1 if study.higher_is_better else -1
     costs = {name: row[cost] for name, row in rows.items()}
@@ -178,5 +179,5 @@ def _frontier(
             score = rows[name]["test"]["values"][index]
             share = score / reference if study.higher_is_better else reference / max(score, 1e-12)
             shares[name] = max(0.0, share)
-        volumes.append(hypervolume(shares, costs, largest))
+        volumes.append(hypervolume(names, shares, costs, largest))
     return facts | {"hypervolume": mean_with_interval(volumes), "largest_cost": largest}

@@ -95,3 +95,22 @@ def test_the_note_on_a_budget_names_the_reference_arms() -> None:
     assert "3 finalists and 1 reference arm with 1 final seed" in note
     (note,) = plan_schedule(9, 0, 100, 200, num_seeds=0, num_finalists=3).notes
     assert "final" not in note
+
+
+@pytest.mark.parametrize(
+    "settings", [{"candidates": ("dkd",)}, {"over": ("students",)}], ids=("methods", "students")
+)
+def test_a_time_that_is_far_too_short_is_refused_before_the_teacher_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    message = refuse(tmp_path, monkeypatch, recipe(), max_seconds=1e-3, **settings)
+    assert "These are the steps of 2 times the budget, since a step takes 0." in message
+
+
+def test_a_time_that_suffices_is_checked_after_the_teacher_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "train_teachers", lambda self: exec("raise KeyError"))
+    settings = Settings(candidates=("dkd",), num_seeds=2, max_seconds=3600)
+    with pytest.raises(KeyError):
+        start(recipe(), settings, tmp_path / "out", Console(file=io.StringIO()))

@@ -114,6 +114,7 @@ def test_the_best_recipe_trains_the_chosen_student(
 ) -> None:
     best = load(folder / "best.yaml")
     assert best.export
+    assert best.baselines == recipe().baselines == ["alone", "label_smoothing", "pseudo_labels"]
     chosen = next(row for row in outcome["finalists"] if row["name"] == outcome["winner"])
     arm = next(arm for arm in outcome["arms"] if arm["name"] == chosen["arm"])
     section = arm["changes"].get("student", recipe().student.model_dump(mode="json"))

@@ -179,7 +179,9 @@ def best_recipe(study: Study, winner: Arm) -> str:
     references = dict.fromkeys(arm.method for arm in study.state.arms if arm.kind == "baseline")
     # The costs of a student are those of its ONNX file.
     is_exported = own.export or winner.costs.get("runtime") == "onnxruntime"
-    data |= {"baselines": list(references), "export": is_exported, "name": f"{own.name}-best"}
+    # A search over students alone has no arms of baselines, but its recipe has baselines.
+    baselines = list(references) or own.baselines
+    data |= {"baselines": baselines, "export": is_exported, "name": f"{own.name}-best"}
     if winner.kind == "baseline":
         data |= own.model_dump(mode="json", include={"teacher", "store", "ensemble"})
         data["exported_arm"] = winner.method

@@ -160,7 +160,18 @@ def _budget(settings: Settings, arms: Sequence[Arm], num_jobs: int, full_steps: 
     if settings.max_runs is not None:
         return settings.max_runs * full_steps
     if settings.max_seconds is not None:
-        timed = [arm.step_seconds for arm in arms if arm.step_seconds]
-        per_step = OVERHEAD * sum(timed) / len(timed)
-        return int(settings.max_seconds * num_jobs / per_step)
+        return steps_in_time(settings.max_seconds, arms, num_jobs)
     return settings.max_steps
+
+
+def steps_in_time(seconds: float, arms: Sequence[Arm], num_jobs: int) -> int:
+    """Return the number of optimizer steps that trials take in a time.
+
+    Args:
+        seconds: duration of the search.
+        arms: arms, of which at least one has a measured time of a step.
+        num_jobs: number of processes.
+    """
+    timed = [arm.step_seconds for arm in arms if arm.step_seconds]
+    per_step = OVERHEAD * sum(timed) / len(timed)
+    return int(seconds * num_jobs / per_step)

@@ -7,10 +7,14 @@ from dataclasses import replace
 from instil.experiment.experiment import Experiment
 from instil.search.arms import Arm, base_data, candidate_arms, own_arm, reference_arms
 from instil.search.candidates import card_mismatch, fitting_references, without_duplicates
-from instil.search.planning import plan_search, plan_students, rest_of_budget
+from instil.search.planning import plan_search, plan_students, rest_of_budget, steps_in_time
 from instil.search.probe import Probe
 from instil.search.state import Settings
 from instil.search.students import check_students
+
+TIME_MARGIN = 2
+"""Factor of a budget in hours that is still too small, above which it is checked after the
+training of the teacher: the methods of a search may take less time than the recipe's own."""
 
 
 def check_before_training(experiment: Experiment, settings: Settings, num_jobs: int) -> None:
@@ -25,9 +29,29 @@ def check_before_training(experiment: Experiment, settings: Settings, num_jobs: 
         ValueError: if no named student can be built, or the budget is too small.
     """
     check_students(experiment, settings.students or ())
-    # A budget in hours is checked later, with the measured time of a step.
     if settings.max_steps is not None or settings.max_runs is not None:
         _check_steps(experiment, settings, num_jobs)
+    elif settings.max_seconds is not None:
+        _check_seconds(experiment, settings, num_jobs)
+
+
+def _check_seconds(experiment: Experiment, settings: Settings, num_jobs: int) -> None:
+    """Check that a budget in hours is not far too small, by steps of the recipe's own method.
+
+    Raises:
+        ValueError: if ``TIME_MARGIN`` times the budget is too small.
+    """
+    own = own_arm()
+    probe = Probe(experiment, base_data(experiment.recipe))
+    own = probe.time(own, *probe.build(own))
+    num_steps = steps_in_time(TIME_MARGIN * (settings.max_seconds or 0.0), [own], num_jobs)
+    try:
+        _check_steps(experiment, replace(settings, max_seconds=None, max_steps=num_steps), num_jobs)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. These are the steps of {TIME_MARGIN} times the budget, since a step takes "
+            f"{own.step_seconds:.2g} s"
+        ) from error
 
 
 def _check_steps(experiment: Experiment, settings: Settings, num_jobs: int) -> None:

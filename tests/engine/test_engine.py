@@ -279,7 +279,7 @@ def test_clips_as_torch_does() -> None:
         ),
         (
             Optimization("sgd", {"lr": 0.1, "momentun": 0.9}),
-            r"optimizer 'sgd': .*unexpected keyword argument 'momentun'",
+            r"optimizer: sgd: .*unexpected keyword argument 'momentun'",
         ),
         (Optimization("sgd", {"lr": -1.0}), "Invalid learning rate: -1.0"),
         (Optimization("bitsanbytes:adam8bit"), "unknown library .* Did you mean bitsandbytes"),

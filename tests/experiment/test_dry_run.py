@@ -200,7 +200,12 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "an optimizer of matrices": (
         {},
         ["train.optimizer.type=muon"],
-        "train: Muon only supports 2D parameters",
+        "train.optimizer: muon: Muon only supports 2D parameters",
+    ),
+    "a negative weight decay": (
+        {},
+        ["train.optimizer.weight_decay=-1"],
+        "train.optimizer: adamw: Invalid weight_decay value: -1",
     ),
     "a teacher for a scheme that makes its own": (
         {},

@@ -156,6 +156,14 @@ def problem(*changes: str, **sections: Any) -> str:
             "train.optimizers.critic.lr: a number was expected, not 'a'",
         ),
         (
+            "train.optimizers={critic: {lr: -1}}",
+            "train.optimizers.critic.lr: a number greater than 0 was expected, not -1",
+        ),
+        (
+            "stages=[{train: {optimizers: {critic: {groups: [{lr: 3}]}}}}]",
+            "stages.0.train.optimizers.critic.groups.0: match is missing. Expected a pattern",
+        ),
+        (
             "train.optimizer.groups=[{lr: 1}]",
             "train.optimizer.groups.0: match is missing. Expected a pattern for names of "
             "parameters, such as head.*",

@@ -105,9 +105,9 @@ class Optimization:
             groups: parameter groups of torch.
 
         Raises:
-            ValueError: for an unknown name or option.
+            ValueError: for an unknown name or option, or parameters that it does not support.
         """
         try:
             return find_optimizer(self.type)(groups, **self.options)
-        except TypeError as error:
-            raise ValueError(f"optimizer '{self.type}': {error}") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"optimizer: {self.type}: {error}") from error

@@ -49,9 +49,10 @@ NET_KEYS = (
     "num_labeled",
     "model",
     "options",
+    "optimizer",
 )
-"""Keys of a network or of data whose errors are raised by functions that do not know the section;
-the error context adds ``student.``, ``teacher.`` or ``data.``."""
+"""Keys whose errors are raised by functions that do not know the section; the error context adds
+``student.``, ``teacher.``, ``data.`` or ``train.``."""
 
 
 class RecipeError(ValueError):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, ValidationError, model_validator
 
 from instil.cards import Fraction, PositiveInt
 from instil.core import Positive, Schedule
 from instil.engine.learning_rates import TorchSchedule
 from instil.recipe.base_sections import OpenSection, Section
+from instil.recipe.errors import RecipeError, problem_lines
 from instil.recipe.overrides import merge
 from instil.recipe.schedules import SCHEDULED
 
@@ -185,7 +186,21 @@ class TrainConfig(Section):
             raise ValueError("schedule.interval: epoch needs epochs. Expected step")
         return self
 
+    @model_validator(mode="after")
+    def _check_optimizers(self) -> TrainConfig:
+        for learner in self.optimizers:
+            try:
+                self.optimizer_of(learner)
+            except ValidationError as error:
+                path = f"optimizers.{learner}"
+                lines = problem_lines(error, self._merged(learner), lambda _: (path, ()), path)
+                raise RecipeError("\n".join(lines)) from error
+        return self
+
     def optimizer_of(self, learner: str) -> OptimizerConfig:
         """Return the optimizer of one learner: ``optimizer``, changed by ``optimizers``."""
+        return OptimizerConfig(**self._merged(learner))
+
+    def _merged(self, learner: str) -> dict[str, Any]:
         changes = self.optimizers.get(learner, {})
-        return OptimizerConfig(**merge(self.optimizer.model_dump(), changes))
+        return merge(self.optimizer.model_dump(), changes)

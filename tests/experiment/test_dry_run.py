@@ -57,9 +57,9 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "no weights": (
         {},
         ["teacher.weights=no.pt"],
-        "teacher: no file or folder 'no.pt' in ",
+        "teacher.weights: no 'no.pt' in ",
     ),
-    "weights of another model": ({}, ["teacher.weights=other.safetensors"], "teacher: "),
+    "weights of another model": ({}, ["teacher.weights=other.safetensors"], "teacher.weights: "),
     "no module": ({}, ["student.model=nowhere:build"], "student: no module 'nowhere' in "),
     "no function": (
         {},

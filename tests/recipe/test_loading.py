@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from instil.core import Schedule
+from instil.data.paths import MissingPath
 from instil.objectives.logits.kd import KD
 from instil.recipe import build, build_objectives, build_options, fingerprint, load, stages, to_yaml
 from instil.recipe.errors import RecipeError, error_context
@@ -161,7 +162,8 @@ def problem(*changes: str, **sections: Any) -> str:
         ),
         (
             "stages=[{train: {optimizers: {critic: {groups: [{lr: 3}]}}}}]",
-            "stages.0.train.optimizers.critic.groups.0: match is missing. Expected a pattern",
+            "stages.0.train.optimizers.critic.groups.0: match is missing. Expected a pattern for "
+            "names of parameters, such as head.*",
         ),
         (
             "train.optimizer.groups=[{lr: 1}]",
@@ -558,9 +560,9 @@ def test_paths_and_modules_are_found_from_the_recipes_folder(
     assert recipe.name == "mine"
     assert recipe.locate("weights.pt") == tmp_path / "weights.pt"
     assert build_objectives(recipe.objectives)["soft_loss"].power == 3.0
-    with pytest.raises(FileNotFoundError, match=r"no file or folder 'other\.pt' in "):
-        recipe.locate("other.pt")
-    with pytest.raises(FileNotFoundError, match=r"no file or folder '/none/other\.pt'$"):
+    with pytest.raises(MissingPath, match=r"no 'wieghts\.pt' in .*Did you mean weights\.pt\?"):
+        recipe.locate("wieghts.pt")
+    with pytest.raises(MissingPath, match=r"no 'other\.pt' in /none, and no such folder"):
         recipe.locate("/none/other.pt")
 
 

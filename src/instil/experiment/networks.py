@@ -72,7 +72,8 @@ def build_network(
         if isinstance(net.model, ReadsBatch):
             net.model.bind(experiment.splits)
         if config.weights is not None:
-            load_weights(net.model, experiment.recipe.locate(config.weights))
+            with error_context(f"{path}.weights"):
+                load_weights(net.model, experiment.recipe.locate(config.weights))
         net.freeze(config.freeze)
         offload_teacher(net, config)
         return net
@@ -185,7 +186,8 @@ class NetworkBuilder:
         else:
             model = compress(self._build_model(teacher_config, None), teacher_config, None)
             if self.fetch and teacher_config.weights is not None:
-                load_weights(model, self.recipe.locate(teacher_config.weights))
+                with error_context("teacher.weights"):
+                    load_weights(model, self.recipe.locate(teacher_config.weights))
         # The teacher is frozen; its copy is trained.
         student = copy.deepcopy(model)
         undo_offload(offloaded_blocks(student))

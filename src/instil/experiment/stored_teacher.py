@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from instil.data.paths import MissingPath
 from instil.data.samples import Samples
 from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
@@ -160,6 +161,6 @@ def _weights_hash(experiment: Experiment, config: TeacherConfig, index: int) -> 
         return cache_path(experiment, config, index).stem
     try:
         path = experiment.recipe.locate(config.weights)
-    except FileNotFoundError:
+    except MissingPath:
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -85,6 +85,8 @@ def _missing(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[s
 
 
 def _read(file: Path) -> dict[str, Tensor]:
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder. Expected a .safetensors, .pt or .pth file in it")
     if not file.is_file():
         neighbours = [entry.name for entry in file.parent.glob("*")] if file.parent.is_dir() else []
         raise ValueError(f"no such weights file: {file}.{suggestion(file.name, neighbours)}")

@@ -129,7 +129,7 @@ def code_fingerprints(recipe: Recipe) -> dict[str, str]:
         inputs[f"{path}.model ({spec.model})"] = _digest(code_of(spec.model, base, spec.options))
         is_recorded = recipe.store is not None and isinstance(spec, TeacherConfig)
         if spec.weights is not None and not is_recorded:
-            with error_context(path):
+            with error_context(f"{path}.weights"):
                 weights = recipe.locate(spec.weights)
             inputs[f"{path}.weights ({spec.weights})"] = file_sha256(weights)
     return inputs | _store_inputs(recipe)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from instil.cards import NonNegativeInt
+from instil.data.paths import located
 from instil.recipe.base_sections import (
     MetricConfig,
     Name,
@@ -178,15 +179,6 @@ class Recipe(Section):
         """Return a file or folder of the recipe's folder, or else of the working directory.
 
         Raises:
-            FileNotFoundError: if there is none.
+            MissingPath: if there is none.
         """
-        folders = [Path(self.folder), Path()]
-        if Path(path).is_absolute():
-            folders = [Path()]
-        for folder in folders:
-            candidate = (folder / path).expanduser()
-            if candidate.exists():
-                return candidate
-        where = dict.fromkeys(str(folder.resolve()) for folder in folders)
-        folders_text = "" if Path(path).is_absolute() else f" in {' or '.join(where)}"
-        raise FileNotFoundError(f"no file or folder '{path}'{folders_text}")
+        return located(path, Path(self.folder))

@@ -192,8 +192,9 @@ class TrainConfig(Section):
             try:
                 self.optimizer_of(learner)
             except ValidationError as error:
-                path = f"optimizers.{learner}"
-                lines = problem_lines(error, self._merged(learner), lambda _: (path, ()), path)
+                section = self._merged(learner)
+                # No key is unknown: further keys are options of the optimizer.
+                lines = problem_lines(error, section, lambda _: ("", ()), f"optimizers.{learner}")
                 raise RecipeError("\n".join(lines)) from error
         return self
 

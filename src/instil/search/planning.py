@@ -169,7 +169,7 @@ def steps_in_time(seconds: float, arms: Sequence[Arm], num_jobs: int) -> int:
 
     Args:
         seconds: duration of the search.
-        arms: arms, of which at least one has a measured time of a step.
+        arms: arms; at least one has a measured time of a step.
         num_jobs: number of processes.
     """
     timed = [arm.step_seconds for arm in arms if arm.step_seconds]

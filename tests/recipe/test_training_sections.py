@@ -79,6 +79,8 @@ def test_wrong_selection_is_an_error_with_its_path(section: dict[str, Any], path
         ({"type": "StepLR", "stepsize": 3}, "Did you mean step_size"),
         ({"type": "cosine", "T_max": 3}, "cosine has no options"),
         ({"type": "StepLR", "step_size": 3, "interval": "batch"}, "interval: Expected epoch"),
+        ({"type": "StepLR", "step_size": 3, "length": 0}, "length: Expected a whole number"),
+        ({"type": "StepLR", "step_size": 3, "length": 9, "interval": "step"}, "length: the op"),
         (3, ""),
     ],
 )
@@ -101,6 +103,14 @@ def test_schedule_of_torch() -> None:
 def test_schedule_of_the_package_with_and_without_type(section: Any) -> None:
     parsed = parse_recipe(recipe(train={"schedule": section}))
     assert build_training(parsed.train, 0).schedule == "constant"
+
+
+def test_a_training_in_steps_may_have_a_schedule_in_epochs() -> None:
+    section = {"type": "StepLR", "step_size": 10, "interval": "epoch", "length": 30}
+    parsed = parse_recipe(recipe(train={"steps": 60, "schedule": section}))
+    training = build_training(parsed.train, 0)
+    rates = [training.learning_rate(1.0, share, 60) for share in (0.1, 0.4, 0.9)]
+    assert rates == pytest.approx([1.0, 0.1, 0.01])
 
 
 def test_schedule_in_epochs_needs_epochs() -> None:

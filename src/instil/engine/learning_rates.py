@@ -107,7 +107,7 @@ class TorchSchedule:
         }
         for name in self.options:
             if name not in parameters:
-                options = [*parameters, "interval"]
+                options = [*parameters, "interval", "length"]
                 raise ValueError(f"{name}: {unknown_option(name, kind.__name__, options)}")
         for name, parameter in parameters.items():
             is_required = parameter.default is inspect.Parameter.empty and name not in LENGTHS

@@ -113,8 +113,15 @@ def round_stages(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _part_of_training(train: Mapping[str, Any], index: int, rounds: int) -> dict[str, Any]:
     """Return the length of one round; the last one has the remainder."""
     key = "steps" if train.get("steps") is not None else "epochs"
-    length = train[key] // rounds
-    return {key: length + (train[key] % rounds if index == rounds - 1 else 0)}
+    part: dict[str, Any] = {key: _share(train[key], index, rounds)}
+    schedule = train.get("schedule")
+    if isinstance(schedule, Mapping) and "length" in schedule:
+        part["schedule"] = {**schedule, "length": max(1, _share(schedule["length"], index, rounds))}
+    return part
+
+
+def _share(length: int, index: int, rounds: int) -> int:
+    return length // rounds + (length % rounds if index == rounds - 1 else 0)
 
 
 def round_errors(recipe: Recipe) -> list[str]:

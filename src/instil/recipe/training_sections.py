@@ -57,19 +57,36 @@ def _require_schedule(value: str | dict[str, Any]) -> str | dict[str, Any]:
         return name
     if name in PLAIN_SCHEDULES:
         raise ValueError(f"{name} has no options. Expected only its name")
+    if "length" in section:
+        _check_schedule_length(section)
     torch_schedule(section)
     return section
+
+
+def _check_schedule_length(section: dict[str, Any]) -> None:
+    """Check the key ``length`` of the section of a schedule.
+
+    Raises:
+        ValueError: for another value than a number of epochs, and for options that count steps.
+    """
+    length = section["length"]
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise ValueError(f"length: Expected a whole number of epochs of at least 1, got {length!r}")
+    if section.get("interval") == "step":
+        raise ValueError("length: the options count steps (interval). Leave one of them out")
 
 
 def torch_schedule(section: dict[str, Any], epochs: int | None = None) -> TorchSchedule:
     """Return the schedule of torch that a section describes.
 
     Args:
-        section: ``type``, options of the schedule and, optionally, ``interval``.
+        section: ``type``, options of the schedule and, optionally, ``interval`` and ``length``.
         epochs: number of epochs of the training; None: its length is given in steps.
     """
-    options = {key: value for key, value in section.items() if key not in ("type", "interval")}
-    return TorchSchedule(section["type"], options, section.get("interval"), epochs)
+    own = ("type", "interval", "length")
+    options = {key: value for key, value in section.items() if key not in own}
+    length = section.get("length", epochs)
+    return TorchSchedule(section["type"], options, section.get("interval"), length)
 
 
 class OptimizerConfig(OpenSection):
@@ -118,7 +135,8 @@ class TrainConfig(Section):
 
     schedule: Annotated[str | dict[str, Any], AfterValidator(_require_schedule)] = "cosine"
     """Learning rate after the warm-up: ``cosine``, ``constant`` or ``{type: StepLR, step_size:
-    10}`` with a class of ``torch.optim.lr_scheduler`` and its options."""
+    10}`` with a class of ``torch.optim.lr_scheduler`` and its options. ``length`` is the number of
+    epochs that they belong to, for a training whose own length is in steps."""
 
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer of all learners."""
@@ -182,7 +200,8 @@ class TrainConfig(Section):
         if self.shard_group is not None and not self.shard:
             raise ValueError("shard_group needs shard: true. Expected both, or leave it out")
         section = self.schedule if isinstance(self.schedule, dict) else {}
-        if self.epochs is None and section.get("interval") == "epoch":
+        is_in_epochs = section.get("interval") == "epoch" and "length" not in section
+        if self.epochs is None and is_in_epochs:
             raise ValueError("schedule.interval: epoch needs epochs. Expected step")
         return self
 

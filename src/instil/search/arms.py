@@ -23,6 +23,8 @@ from instil.search.space import (
 )
 
 ArmKind = Literal["recipe", "objective", "scheme", "baseline", "student", "teacher"]
+RATES_OF_SCHEDULES = ("max_lr", "base_lr")
+"""Options of schedules of torch that are learning rates of their own, which replace ``lr``."""
 REFERENCES = ("alone", "label_smoothing", "pseudo_labels", "random_init")
 """Baselines that every search trains, where they apply; the objective ``kd`` is one, too."""
 
@@ -126,7 +128,11 @@ def arm_recipe(base: Mapping[str, Any], arm: Arm, params: Mapping[str, Any]) -> 
 
 
 def _scale_rates(train: dict[str, Any], factor: float) -> None:
-    """Multiply the learning rates of all learners."""
+    """Multiply the learning rates of all learners, and those that replace them in a schedule."""
+    schedule = train["schedule"]
+    for name in RATES_OF_SCHEDULES:
+        if isinstance(schedule, dict) and isinstance(schedule.get(name), (int, float)):
+            schedule[name] *= factor
     for optimizer in (train["optimizer"], *train["optimizers"].values()):
         for section in (optimizer, *optimizer.get("groups", [])):
             if isinstance(section.get("lr"), (int, float)):

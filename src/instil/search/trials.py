@@ -103,6 +103,7 @@ def make_trial(
         rivals = None
     data = arm_recipe(base, arm, params)
     data["train"] = data["train"] | {
+        "schedule": _schedule_in_steps(data["train"]),
         "epochs": None,
         "steps": num_steps,
         "evaluate_steps": max(1, num_steps // NUM_EVALUATIONS),
@@ -127,6 +128,19 @@ def make_trial(
         num_folds=1 if round_index < 0 else num_folds,
     )
     return Trial(**{**trial.to_json(), "key": fingerprint(trial.to_json(), data_hash)})
+
+
+def _schedule_in_steps(train: Mapping[str, Any]) -> Any:
+    """Return the schedule of a training whose length is set in steps instead of epochs.
+
+    The options of a schedule of torch keep counting the epochs of the recipe. A shorter trial goes
+    through the whole schedule, as it does with ``cosine``.
+    """
+    schedule, epochs = train["schedule"], train["epochs"]
+    counts_epochs = isinstance(schedule, Mapping) and schedule.get("interval") != "step"
+    if epochs is None or not counts_epochs:
+        return schedule
+    return {"length": epochs, **schedule}
 
 
 def result_file(folder: Path, key: str) -> Path:

@@ -1,0 +1,66 @@
+"""Recipes of trials: their learning rates are those of the recipe of the search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from instil.experiment.training_options import build_training
+from instil.recipe import build, stages
+from instil.recipe.sections import Recipe
+from instil.search.arms import RATE_FACTOR, base_data, own_arm
+from instil.search.trials import make_trial
+from tests.search.recipes import recipe
+
+EPOCHS = 6
+TEACHER: dict[str, Any] = {"epochs": 1, "schedule": "cosine"}
+
+
+def trial_recipe(own: Recipe, num_steps: int, factor: float = 1.0) -> Recipe:
+    params = {RATE_FACTOR: factor}
+    return build(make_trial(base_data(own), own_arm(), params, -1, num_steps, 0, "").recipe)
+
+
+def rates(own: Recipe, num_steps: int) -> list[float]:
+    training = build_training(own.train, 0)
+    shares = [index / 24 for index in range(25)]
+    return [training.learning_rate(own.train.optimizer.lr, one, num_steps) for one in shares]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "cosine",
+        {"type": "StepLR", "step_size": 2},
+        {"type": "MultiStepLR", "milestones": [3, 5], "interval": "epoch"},
+        {"type": "ExponentialLR", "gamma": 0.5},
+        {"type": "OneCycleLR", "max_lr": 0.1},
+        {"type": "StepLR", "step_size": 30, "interval": "step"},
+    ],
+)
+def test_schedules_of_trials_count_the_epochs_of_the_recipe(schedule: Any) -> None:
+    own = recipe(train={"epochs": EPOCHS, "schedule": schedule}, teacher_train=TEACHER)
+    trial = trial_recipe(own, 90)
+    assert (trial.train.epochs, trial.train.steps) == (None, 90)
+    assert rates(trial, 90) == pytest.approx(rates(own, 90))
+    is_in_steps = isinstance(schedule, dict) and schedule.get("interval") == "step"
+    if not is_in_steps:
+        # A short trial goes through the whole schedule.
+        assert rates(trial_recipe(own, 12), 12) == pytest.approx(rates(own, 90))
+
+
+@pytest.mark.parametrize("schedule", ["constant", {"type": "OneCycleLR", "max_lr": 0.1}])
+def test_the_factor_of_the_learning_rate_changes_every_schedule(schedule: Any) -> None:
+    own = recipe(train={"epochs": EPOCHS, "schedule": schedule}, teacher_train=TEACHER)
+    expected = [2 * rate for rate in rates(own, 90)]
+    assert rates(trial_recipe(own, 90, 2.0), 90) == pytest.approx(expected)
+
+
+def test_rounds_of_pruning_divide_the_schedule() -> None:
+    student = {"model": "teacher", "changes": {"prune": {"share": 0.5}}, "rounds": 2}
+    train = {"epochs": EPOCHS + 1, "schedule": {"type": "StepLR", "step_size": 2}}
+    own = recipe(student=student, train=train, teacher_train=TEACHER)
+    trial = trial_recipe(own, 91)
+    for stage, other in zip(stages(own), stages(trial), strict=True):
+        assert rates(other, 45) == pytest.approx(rates(stage, 45))

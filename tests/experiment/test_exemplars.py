@@ -102,6 +102,17 @@ def test_a_class_of_two_stages_has_as_many_samples_as_the_others() -> None:
     assert {names[i]: int(count) for i, count in enumerate(counts)} == {"1": 5, "0": 5, "2": 5}
 
 
+def test_few_labels_are_those_of_each_stage_and_all_exemplars_keep_theirs() -> None:
+    chosen = exemplars(continual("data.num_labeled=30", "data.exemplars.selection=random"))
+    for index, num_old in ((1, 12), (2, 6)):
+        own = chosen.stages[index].train_data(0)
+        train = chosen.stage(index).train_data(0)
+        # The visible labels of the stage are the same as without exemplars.
+        assert torch.equal(train.label[: len(own)], own.label)
+        counts = torch.bincount(train.label[train.label >= 0]).tolist()
+        assert counts == [num_old] * (2 * index) + [15] * 2
+
+
 def test_a_smaller_number_keeps_the_first_exemplars() -> None:
     chosen = exemplars(continual())
     first, second = chosen.stage(1).splits.train, chosen.stage(2).splits.train

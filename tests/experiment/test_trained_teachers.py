@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,35 @@ def test_other_data_under_the_same_name_make_another_teacher(tmp_path: Path) -> 
     assert one != other
     arrays(tmp_path / "other", 0)
     assert where(recipe(**changes, folder=str(tmp_path / "other"))) == one
+
+
+@pytest.mark.parametrize("rule", ["keep=best", "early_stopping={patience: 1}"])
+def test_what_chooses_the_weights_makes_another_teacher(rule: str) -> None:
+    """The best epoch depends on the headline metric and on the validation samples."""
+    rules = [f"teacher_train.{rule}", "metrics=[macro_f1]"]
+    headline = "headline=macro_f1"
+    assert where(recipe(*rules, headline)) != where(recipe(*rules))
+    assert where(recipe("metrics=[macro_f1]", headline)) == where(recipe("metrics=[macro_f1]"))
+    for changes, is_other in ((rules, True), ([], False)):
+        one = recipe(*changes)
+        stage = Experiment.from_recipe(one).stages[0]
+        few = stage.splits.validation.subset(torch.arange(len(stage.splits.validation) - 1))
+        other = replace(stage, splits=replace(stage.splits, validation=few))
+        paths = [cache_path(each, one.teachers[0], 0) for each in (stage, other)]
+        assert (paths[0] != paths[1]) is is_other
+
+
+def test_other_weights_in_the_folder_of_a_model_make_another_teacher(tmp_path: Path) -> None:
+    """A folder of transformers that the training of the teacher starts from."""
+    (tmp_path / "model").mkdir()
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(b"first")
+    model = {"model": "transformers:AutoModelForImageClassification", "options": {"path": "model"}}
+    one = recipe(teacher=model, folder=str(tmp_path))
+    before = where(one)
+    assert where(one) == before
+    weights.write_bytes(b"other")
+    assert where(one) != before
 
 
 def test_changed_code_of_the_user_makes_another_teacher(tmp_path: Path) -> None:

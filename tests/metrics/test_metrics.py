@@ -169,6 +169,9 @@ def test_error_rates_of_sequences() -> None:
     batch = {"logits": logits}, {"label": label, "valid": valid}
     assert value_of(CharacterErrorRate(0), batch) == pytest.approx(errors / symbols)
     assert value_of(WordErrorRate(4, 0), batch) == pytest.approx(word_errors / num_words)
+    frames = {"logits": logits, "frame_length": valid.sum(1)}, {"label": label}
+    assert value_of(CharacterErrorRate(0), frames) == pytest.approx(errors / symbols)
+    assert value_of(WordErrorRate(4, 0), frames) == pytest.approx(word_errors / num_words)
     exact = torch.nn.functional.one_hot(label[:1]).float()
     assert value_of(CharacterErrorRate(), ({"logits": exact}, {"label": label[:1]})) == 0
 

@@ -61,10 +61,16 @@ class Exemplars:
         if config is None or not earlier:
             return stage
         parts = self._chosen(earlier, config.size, stage.splits.classes)
+        own = stage.train_data(self.seed)
         with error_context("data.exemplars"):
-            train = JoinedSamples([stage.splits.train, *(samples for _, samples in parts)])
-        splits = dataclasses.replace(stage.splits, train=train)
-        return dataclasses.replace(stage, splits=splits)
+            train = JoinedSamples([own, *(samples for _, samples in parts)])
+        # The labels are already chosen: a choice among all samples would hide those of exemplars.
+        data = stage.recipe.data.model_copy(update={"num_labeled": None})
+        return dataclasses.replace(
+            stage,
+            recipe=stage.recipe.model_copy(update={"data": data}),
+            splits=dataclasses.replace(stage.splits, train=train),
+        )
 
     def classifier(self, index: int, net: Net) -> Net:
         """Return the student of a stage as it is evaluated and exported.

@@ -19,6 +19,7 @@ from instil.engine import rank
 from instil.engine.processes import broadcast_object
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
+from instil.experiment.recipe_metrics import perturbations
 from instil.experiment.sample_digest import sample_digest
 from instil.experiment.schemes import build_teacher_scheme
 from instil.experiment.teachers import teacher_training_data
@@ -155,10 +156,11 @@ def cache_path(experiment: Experiment, teacher_config: TeacherConfig, index: int
         data_fingerprint(data),
         teacher_config.model_dump(exclude=USE_OF_TEACHER, exclude_defaults=True),
         _weights_file_hash(recipe, teacher_config),
-        code_of(teacher_config.model, Path(recipe.folder)),
+        code_of(teacher_config.model, Path(recipe.folder), teacher_config.options),
         {name: objective.model_dump(mode="json") for name, objective in objectives.items()},
         recipe.teacher_train or recipe.train,
         index,
+        *_selection(data),
     ]
     return cached_file(fingerprint(*dependencies))
 
@@ -220,6 +222,22 @@ def _read_cached(net: Net, path: Path) -> TrainedTeacherRecord | None:
 def _full_training_path(experiment: Experiment, config: TeacherConfig, index: int) -> Path:
     """File of the teacher after its whole training; the same for all ``checkpoint_at``."""
     return cache_path(experiment, config.model_copy(update={"checkpoint_at": 1.0}), index)
+
+
+def _selection(data: Experiment) -> list[Any]:
+    """Dependencies of the choice of the weights or the length; empty for the last weights.
+
+    Args:
+        data: experiment with the data of the teacher.
+    """
+    recipe = data.recipe
+    train = recipe.teacher_train or recipe.train
+    if train.keep == "last" and train.early_stopping is None:
+        return []
+    headline = data.task.headline
+    # The scheme of the student may attack the validation samples.
+    attack = recipe.scheme if headline in perturbations(recipe) else None
+    return [headline, recipe.metrics.get(headline), attack, sample_digest(data.splits.validation)]
 
 
 def _weights_file_hash(recipe: Recipe, config: TeacherConfig) -> str | None:

@@ -26,7 +26,8 @@ class SequenceMetric(Metric):
     """Base class of error rates of the most likely symbols of ``logits`` (N, T, C).
 
     Labels are int64 (N, L), padded with -100; a sample without a label is left out. Positions with
-    ``valid`` (N, T) False are left out of a prediction.
+    ``valid`` (N, T) False are left out of a prediction, as are those from ``frame_length`` (N,) of
+    the outputs on: frames of recordings that are padded to the longest of their batch.
 
     Args:
         blank: class of the CTC blank; None: one symbol per position.
@@ -51,6 +52,9 @@ class SequenceMetric(Metric):
             )
         symbols = logits.argmax(-1).cpu()
         valid = batch.get("valid", torch.ones_like(symbols)).bool().cpu()
+        if "frame_length" in outputs:
+            length = outputs["frame_length"].cpu()[:, None]
+            valid = valid & (torch.arange(symbols.shape[1]) < length)
         for row, is_valid, label in zip(symbols, valid, batch["label"].cpu(), strict=True):
             target = label[label != UNLABELLED]
             if len(target):

@@ -82,6 +82,36 @@ def test_a_cnn_computes_what_it_computes_without_the_removed_channels() -> None:
     torch.testing.assert_close(pruned(IMAGES), masked(IMAGES))
 
 
+class Tokens(nn.Module):
+    """Perceptron of each token, whose neurons are joined to one vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 8)
+        self.second = nn.Linear(8, 6)
+        self.head = nn.Linear(5 * 6, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.second(self.first(tokens).relu()).relu()
+        logits: Tensor = self.head(hidden.flatten(1))
+        return logits
+
+
+def test_neurons_of_joined_tokens_stay() -> None:
+    torch.manual_seed(0)
+    model = Tokens()
+    with torch.no_grad():
+        # Half of the neurons of both layers have no effect.
+        model.first.bias[::2] = model.first.weight[::2] = 0
+        model.second.weight[:, ::2] = 0
+        model.second.bias[::2] = model.second.weight[::2] = 0
+    tokens = torch.rand(3, 5, 4)
+    expected = model(tokens)
+    prune(model, 0.5, observe=lambda _: [])
+    torch.testing.assert_close(model(tokens), expected)
+    assert (model.second.in_features, model.head.in_features) == (4, 30)
+
+
 def test_taylor_removes_the_channels_without_effect() -> None:
     model = small_cnn()
     with torch.no_grad():

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from instil.deployment.export import export
@@ -112,3 +117,56 @@ def test_adapters_on_four_bits_are_trained_and_exported(
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
     with pytest.raises(RecipeError, match="quantised weights cannot be trained"):
         run_of(build_recipe(recipe | {"student": teacher}), tmp_path / "other")
+
+
+RUN = """
+import os, signal, sys
+from instil.engine.engine import Engine
+from instil.recipe import build
+from tests.experiment.small import run_of
+import json, pathlib
+
+step, count = Engine.step, 0
+
+def killed(self, learner):
+    global count
+    count += 1
+    if count == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, learner)
+
+Engine.step = killed
+folder = pathlib.Path(sys.argv[1])
+run_of(build(json.loads((folder / "recipe.json").read_text())), folder / "killed")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_on_four_bits_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    # Otherwise the second run would read the students of the first.
+    monkeypatch.setenv("INSTIL_CACHE_GB", "0")
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    write_model(tmp_path / "teacher", "llama", **WIDTHS)
+    write_chat(tmp_path / "chat.jsonl", 40)
+    changes = {"lora": {"rank": 2, "dropout": 0.1}}
+    student = {"model": "transformers:teacher", "changes": changes}
+    train = {"epochs": 2, "optimizer": {"lr": 1e-2}, "checkpoint_steps": 3, "average": 0.9}
+    recipe = language_recipe(
+        folder=str(tmp_path),
+        teacher={"model": "transformers:teacher"},
+        student=student | {"options": {"quantization_config": FOUR_BITS}},
+        train=train,
+        baselines=[],
+    )
+    recipe["data"] |= {"rows": 24, "batch_size": 4}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    command = [sys.executable, "-W", "ignore", "-c", RUN, str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    run_of(build_recipe(recipe), tmp_path / "killed", resume=True)
+    run_of(build_recipe(recipe), tmp_path / "whole")
+    weights = [load_file(tmp_path / name / "student.safetensors") for name in ("killed", "whole")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

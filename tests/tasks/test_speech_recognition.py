@@ -183,6 +183,41 @@ def test_the_stride_of_a_users_model_follows_from_its_outputs() -> None:
     assert outputs["logits"].shape == (2, 4, 4)
 
 
+@pytest.mark.parametrize("stride", [2, 3, 4, 8])
+@pytest.mark.parametrize("width", [1, 5, 17, 97])
+def test_short_recordings_have_the_frames_of_the_whole_data(width: int, stride: int) -> None:
+    model = speech_recognizer(4, 3, 8, 1, 5, stride, gru=0).eval()
+    batch = {"audio": torch.zeros(1, 400, 3), "audio_length": torch.tensor([width])}
+    with torch.no_grad():
+        outputs = SpeechRecognition.call(model, batch)
+    assert outputs["logits"].shape[1] == 400 // stride + (400 % stride > 0)
+    assert outputs["frame_length"].tolist() == [-(-width // stride)]
+
+
+class Strided(nn.Module):
+    """Convolution of a user with stride 8, which returns logits only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 4, 9, 8, 4)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        logits: Tensor = self.conv(audio.transpose(1, 2)).transpose(1, 2)
+        return logits
+
+
+def test_the_frames_of_a_recording_do_not_depend_on_the_longest_one_of_its_batch() -> None:
+    model = Strided()
+    lengths = []
+    for longest in (97, 400):
+        batch = {"audio": torch.zeros(2, 400, 3), "audio_length": torch.tensor([longest, 40])}
+        outputs = SpeechRecognition.call(model, batch)
+        lengths.append(int(outputs["frame_length"][1]))
+        assert outputs["logits"].shape[1] == 50
+    # With stride 7, the first batch would have 6 and 58 frames.
+    assert lengths == [5, 5]
+
+
 def test_a_model_without_padding_has_no_more_frames_than_outputs() -> None:
     model = nn.Sequential(Transposed(), nn.Conv1d(5, 4, 3, stride=2), Transposed())
     batch = {"audio": torch.randn(2, 100, 5), "audio_length": torch.tensor([100, 40])}

@@ -14,6 +14,7 @@ from instil import catalogue, students
 from instil.core import Batch, Net, Objectives, Outputs, side_effect_free
 from instil.data.samples import Samples, labelled_rows
 from instil.data.streams import Stream
+from instil.experiment.observed_tokens import token_masks
 from instil.networks.presets import taps_for
 from instil.recipe import RecipeError
 from instil.recipe.options import check
@@ -155,6 +156,9 @@ class Observer:
         call: call of the task.
         samples: the samples.
         labelled: samples with labels; None if no compression needs losses.
+
+    Attributes:
+        token_masks: masks (N, T) of the batch that runs, one per input; False for padding.
     """
 
     def __init__(
@@ -166,6 +170,7 @@ class Observer:
         self._call = call
         self._samples = samples
         self._labelled = labelled
+        self.token_masks: Sequence[Tensor] = ()
 
     def __call__(self, model: nn.Module) -> Iterator[Outputs]:
         """Yield the outputs of a model, without gradients."""
@@ -174,6 +179,7 @@ class Observer:
         with side_effect_free(model):
             for start in range(0, len(rows), OBSERVED_BATCH_SIZE):
                 batch = first.__getitems__(rows[start : start + OBSERVED_BATCH_SIZE])
+                self.token_masks = token_masks(model, batch)
                 yield self._call(model, batch)
 
     def losses(self, model: nn.Module) -> Iterator[Tensor]:

@@ -72,7 +72,7 @@ class AudioEncoder(nn.Module):
             valid output frames (N,).
         """
         states = normalize_frames(audio, audio_length, self.normalize)
-        length = (audio_length + self.stride - 1).div(self.stride, rounding_mode="floor")
+        length = self.output_lengths(audio_length)
         states = self.input(states, length)
         layers = [states]
         for block in self.blocks:
@@ -83,6 +83,10 @@ class AudioEncoder(nn.Module):
             layers.append(states)
         layers.append(self.norm(states) * frame_mask(states, length))
         return tuple(layers), length
+
+    def output_lengths(self, length: Tensor) -> Tensor:
+        """Return the numbers of output frames of recordings of some lengths."""
+        return (length + self.stride - 1).div(self.stride, rounding_mode="floor")
 
 
 class MaskedConv(nn.Module):

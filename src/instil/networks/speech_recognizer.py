@@ -38,6 +38,10 @@ class SpeechRecognizer(nn.Module):
         states, length = self.encoder(audio, audio_length)
         return {"logits": self.head(states[-1]), "frame_length": length, "hidden_states": states}
 
+    def _get_feat_extract_output_lengths(self, length: Tensor) -> Tensor:
+        # The name in models of transformers.
+        return self.encoder.output_lengths(length)
+
 
 def speech_recognizer(
     classes: PositiveInt,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -29,6 +29,17 @@ class ObservesLosses(Protocol):
         Raises:
             ValueError: if the samples have no labels.
         """
+
+
+@runtime_checkable
+class ObservesTokens(Protocol):
+    """An ``Observe`` that has the tokens of its current batch.
+
+    Attributes:
+        token_masks: masks (N, T) of the batch that runs, one per input; False for padding.
+    """
+
+    token_masks: Sequence[Tensor]
 
 
 def changes() -> list[str]:

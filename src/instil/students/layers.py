@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.students import Observe
+from instil.students import Observe, ObservesTokens
 
 
 def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -75,6 +75,25 @@ def _first_tensor(value: Any) -> Tensor:
     return next(part for part in value if isinstance(part, Tensor))
 
 
+def without_padding(states: Tensor, observe: Observe) -> Tensor:
+    """Return the hidden states of the tokens of the current batch, without those of padding.
+
+    Args:
+        states: hidden states (N, T, D), or a tensor of another form, which stays as it is.
+        observe: runs the model on samples.
+
+    Returns:
+        States (M, D) of M tokens. The states themselves if the batch has no mask of their shape,
+        or masks that contradict each other.
+    """
+    if not isinstance(observe, ObservesTokens) or states.ndim != 3:
+        return states
+    masks = [mask for mask in observe.token_masks if mask.shape == states.shape[:2]]
+    if not masks or any(not torch.equal(mask, masks[0]) for mask in masks):
+        return states
+    return states[masks[0].to(states.device)]
+
+
 def observe_parts(
     model: nn.Module,
     parts: Iterable[nn.Module],
@@ -82,6 +101,9 @@ def observe_parts(
     callback: Callable[[int, Tensor, Tensor], None],
 ) -> None:
     """Run a model on samples, and observe the inputs and outputs of its parts without gradients.
+
+    Inputs and outputs with a row per token are (M, D) without the rows of padding, whose share
+    depends on the width of a batch.
 
     Args:
         model: the model.
@@ -91,12 +113,18 @@ def observe_parts(
     """
     if observe is None:
         return
+    # A task tests some models on their first batch, by further passes that are no samples.
+    with torch.no_grad():
+        for _ in observe(model):
+            break
 
     def hook(
         index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         # The hidden state may be passed by keyword, and the output may be a tuple.
-        callback(index, _first_tensor((*args, *kwargs.values())), _first_tensor(output))
+        part_input = _first_tensor((*args, *kwargs.values()))
+        part_output = _first_tensor(output)
+        callback(index, without_padding(part_input, observe), without_padding(part_output, observe))
 
     with contextlib.ExitStack() as hooks, torch.no_grad():
         for index, part in enumerate(parts):

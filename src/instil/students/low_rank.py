@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.students import Observe
-from instil.students.layers import output_head
+from instil.students.layers import output_head, without_padding
 
 RIDGE = 1e-4
 """Part of the mean variance that is added to each direction, so that the root exists."""
@@ -81,7 +81,8 @@ def _second_moment_root(model: nn.Module, width: int, observe: Observe) -> Tenso
         for outputs in observe(model) if observe is not None else ():
             # Summed in float64 on the CPU: the moment of many tokens exceeds the precision of
             # float32.
-            hidden = outputs["projection"].hidden.double().flatten(0, -2).cpu()
+            hidden = without_padding(outputs["projection"].hidden, observe)
+            hidden = hidden.double().flatten(0, -2).cpu()
             moment += hidden.T @ hidden
             count += len(hidden)
     identity = torch.eye(width, dtype=torch.float64)

@@ -5,7 +5,7 @@ Wu et al., ICCV 2023 (TinyCLIP, section 3.2).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.students import Observe
+from instil.core import Outputs
+from instil.students import Observe, ObservesTokens
 from instil.students.depth import By, depth
 from instil.students.kept_indices import expand, largest
 from instil.students.tower_axes import Axis, axes, inputs
@@ -78,6 +79,21 @@ def towers(
     return model
 
 
+class _WholeModel:
+    """Runs a whole model where a tower of it is observed."""
+
+    def __init__(self, observe: Callable[[nn.Module], Iterable[Outputs]], model: nn.Module) -> None:
+        self._observe = observe
+        self._model = model
+
+    @property
+    def token_masks(self) -> Sequence[Tensor]:
+        return self._observe.token_masks if isinstance(self._observe, ObservesTokens) else ()
+
+    def __call__(self, _tower: nn.Module) -> Iterable[Outputs]:
+        return self._observe(self._model)
+
+
 def _find(model: nn.Module, name: str, option: str) -> Tower:
     tower = image_tower(model) if name == "image" else text_tower(model)
     if tower is None:
@@ -93,7 +109,7 @@ def _keep_layers(
     model: nn.Module, tower: Tower, layers: int | list[int], by: By, observe: Observe
 ) -> None:
     # Influence is measured on the outputs of the whole model, which calls both towers.
-    depth(tower.stack, layers, by, None if observe is None else lambda _: observe(model))
+    depth(tower.stack, layers, by, None if observe is None else _WholeModel(observe, model))
     stack: Any = tower.stack
     if isinstance(getattr(stack, "layers", None), int):
         stack.layers = layers if isinstance(layers, int) else len(layers)

@@ -131,6 +131,9 @@ class _Search:
         if self._calls[str(node.target)] > 1:
             return False
         is_conv = isinstance(part, nn.Conv2d)
+        if isinstance(part, nn.Linear) and not self._is_conv and part.in_features != self._count:
+            # Flattened tokens: the neurons of one token are neighbours, those of one unit are not.
+            return False
         if isinstance(part, nn.Linear) or (is_conv and part.groups == 1):
             self._inputs.append(Axis(part, "weight", 1))
             return True

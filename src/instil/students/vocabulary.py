@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,4 +60,13 @@ def _renumber_special_tokens(model: nn.Module, tokens: Sequence[int]) -> None:
         if configuration is None:
             continue
         for name in SPECIAL_TOKENS:
-            setattr(configuration, name, new_ids.get(getattr(configuration, name)))
+            setattr(configuration, name, _renumbered(getattr(configuration, name), new_ids))
+
+
+def _renumbered(
+    token: int | list[int] | None, new_ids: Mapping[int, int]
+) -> int | list[int] | None:
+    """New id of a token, or of each of several end tokens; None if none of them stays."""
+    if isinstance(token, list):
+        return [new_ids[one] for one in token if one in new_ids] or None
+    return None if token is None else new_ids.get(token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import torch
@@ -83,7 +84,8 @@ def output_lengths(model: nn.Module, length: Tensor, num_inputs: int, num_frames
     """Return the number of output frames of recordings of some lengths.
 
     Args:
-        model: network; models of transformers compute the number themselves.
+        model: network; models of transformers and ``speech_recognizer`` compute the number
+            themselves.
         length: number of input frames, or samples of a waveform, of each recording.
         num_inputs: number of input frames of the batch.
         num_frames: number of output frames of the batch, from which the stride follows.
@@ -92,8 +94,16 @@ def output_lengths(model: nn.Module, length: Tensor, num_inputs: int, num_frames
     if own is not None:
         lengths: Tensor = own(length)
         return lengths
-    stride = max(1, round(num_inputs / max(1, num_frames)))
+    stride = _stride(num_inputs, num_frames)
     return (length + stride - 1).div(stride, rounding_mode="floor")
+
+
+def _stride(num_inputs: int, num_frames: int) -> int:
+    """Stride of a network by the numbers of its input and output frames."""
+    ratio = num_inputs / max(1, num_frames)
+    # With padding at both ends a network has ceil(inputs / stride) frames: 13 of 97 with stride 8.
+    padded = max(1, ceil(ratio))
+    return padded if ceil(num_inputs / padded) == num_frames else max(1, round(ratio))
 
 
 def _result(model: nn.Module, audio: Tensor, length: Tensor, batch: Batch) -> Mapping[str, Any]:

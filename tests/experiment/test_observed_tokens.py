@@ -67,12 +67,12 @@ def test_the_student_does_not_depend_on_the_padding(change: Any, options: dict[s
 @pytest.mark.parametrize("by", ["influence", "block"])
 def test_the_layers_do_not_depend_on_the_padding(by: Any) -> None:
     model = llama(num_hidden_layers=6)
-    kept = []
+    layers = []
     for padding in (0, 200):
         samples: Any = Texts(padding)
         student: Any = depth(copy.deepcopy(model), 3, by=by, observe=Observer(call, samples))
-        kept.append([layer.mlp.up_proj.weight for layer in student.model.layers])
-    assert all(map(torch.equal, *kept))
+        layers.append([layer.mlp.up_proj.weight for layer in student.model.layers])
+    assert all(map(torch.equal, *layers))
 
 
 def test_the_low_rank_head_is_the_best_one_on_the_tokens() -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
 from instil.data.splits import Splits
 from instil.engine.cpu_offload import device_of
+from instil.tasks.bases.causal_batch import causal_batch
 from instil.tasks.bases.causal_model import call, require_causal
 from instil.tasks.bases.checks import check_compares_tokens, check_token_objectives
 from instil.tasks.bases.continuations import texts_after_prompts
@@ -79,19 +79,10 @@ class Language(Task):
         """Return a batch of a user's loader in the form that this task reads.
 
         ``labels`` of Hugging Face are the tokens themselves. They become ``label``, the token that
-        follows each position, and ``valid``, which excludes positions without one.
+        follows each position, and ``valid``, which excludes positions without one. ``position_ids``
+        that start again separate the texts of a row.
         """
-        adapted = super().adapt_batch(batch)
-        if "labels" in adapted and "label" not in adapted:
-            labels = adapted.pop("labels")
-            if labels.dim() != 2:
-                raise ValueError(
-                    f"labels: Expected a token for each position, (batch, length), got "
-                    f"{tuple(labels.shape)}. For a class per text use the task text_classification"
-                )
-            label = F.pad(labels[:, 1:], (0, 1), value=UNLABELLED)
-            adapted |= {"label": label, "valid": label != UNLABELLED}
-        return adapted
+        return causal_batch(super().adapt_batch(batch))
 
     def check_data(self, batch: Batch) -> None:
         """Raise ValueError for labels of another shape, or that are the input tokens themselves."""

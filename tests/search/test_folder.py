@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from instil.search import search as searches
 from instil.search.folder import starting
 from instil.search.search import Settings, start
 from tests.search.recipes import continue_search, recipe, search, silent, without_times
@@ -27,10 +28,16 @@ def copy_of(finished: Path, path: Path) -> Path:
     return path
 
 
-def test_a_search_that_ended_before_its_first_round_can_start_again(tmp_path: Path) -> None:
-    # The steps of a budget in hours are known only after some of them are timed.
-    with pytest.raises(ValueError, match=r"Raise the budget"):
-        search(tmp_path / "out", candidates=("dkd",), num_seeds=1, max_seconds=0.001)
+def test_a_search_that_ended_before_its_first_round_can_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(searches, "plan_rounds", stop)
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path / "out", candidates=("dkd",), num_seeds=1)
     assert (tmp_path / "out/work").is_dir()
     message = "another process is starting a search"
     with pytest.raises(FileExistsError, match=message), starting(tmp_path / "out"):
@@ -116,6 +123,21 @@ def test_changed_code_of_the_user_is_refused(
     start(own, Settings(candidates=("dkd",), num_seeds=1), tmp_path / "out", silent())
     module.write_text("def value() -> int:\n    return 2\n")
     with pytest.raises(ValueError, match=r"--resume: imports \(own_module.*\) has changed since"):
+        continue_search(tmp_path / "out")
+
+
+def test_changed_code_of_a_student_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    module = tmp_path / "own_student_of_a_search.py"
+    module.write_text(
+        "from instil.networks.mlp import mlp\ndef small(classes): return mlp(classes, width=4)\n"
+    )
+    own = recipe(folder=str(tmp_path), train={"steps": 4})
+    students = (f"{module.stem}:small",)
+    settings = Settings(over=("students",), students=students, num_seeds=1, keep=0.01)
+    start(own, settings, tmp_path / "out", silent())
+    module.write_text(module.read_text().replace("4", "5"))
+    with pytest.raises(ValueError, match=r"--resume: small: student\.model .* has changed since"):
         continue_search(tmp_path / "out")
 
 

@@ -20,7 +20,7 @@ from instil.search.state import State, read_state
 from instil.search.study import Study
 from instil.search.teacher_arms import parse_teachers, teacher_candidates
 from instil.search.teacher_outcome import correlation
-from instil.search.teachers import mean_agreement
+from instil.search.teachers import _trained_section, mean_agreement
 from instil.search.trainer import Trainer
 from tests.search.recipes import continue_search, recipe, silent, without_times
 
@@ -38,6 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teachers") / "first"
     settings = Settings(over=("teachers",), teachers=TEACHERS, num_seeds=2)
     start(recipe(), settings, path, silent())
+    return path
+
+
+def assistant_of(folder: Path) -> Path:
+    """File of the only assistant of a search."""
+    (path,) = (folder / "teachers").glob("assisted-*.safetensors")
     return path
 
 
@@ -83,7 +89,7 @@ def test_each_student_learns_from_its_own_teacher(folder: Path) -> None:
     assert len(set(curves.values())) > 1
     arms = {arm["name"]: arm["changes"] for arm in result["arms"]}
     weights = Path(arms["assisted"]["teacher"]["weights"])
-    assert weights == (folder / "teachers/assisted.safetensors").resolve()
+    assert weights == assistant_of(folder).resolve()
     assert arms["pair"]["teacher"]["num_replicas"] == 2
     assert "Teachers" in (folder / "search.html").read_text()
 
@@ -160,9 +166,24 @@ def test_an_assistant_does_not_start_from_the_weights_of_the_teacher() -> None:
     assert candidate.teacher["weights"] == "teacher.pt"
 
 
+def test_an_assistant_of_a_search_that_ended_early_is_that_of_its_recipe(tmp_path: Path) -> None:
+    """The folder of such a search may be used again, with another recipe."""
+    weights = []
+    for steps in (9, 9, 4):
+        own = recipe(train={"steps": steps, "optimizer": {"type": "adamw", "lr": 1e-2}})
+        trainer = Trainer(Experiment.from_recipe(own), tmp_path)
+        (candidate,) = teacher_candidates(own, {"assisted": TEACHERS["assisted"]})
+        section = _trained_section(trainer, candidate)
+        assert isinstance(section, dict)
+        path = Path(section["weights"])
+        weights.append((path, path.stat().st_mtime_ns, load_file(path)))
+    assert weights[0][:2] == weights[1][:2]
+    assert not all(torch.equal(weights[2][2][key], one) for key, one in weights[0][2].items())
+
+
 def test_changed_weights_of_a_teacher_are_refused(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
-    shutil.copy(folder / "teachers/assisted.safetensors", path)
+    shutil.copy(assistant_of(folder), path)
     teachers = {"own": {"options": {"width": 24}, "weights": str(path)}}
     settings = Settings(over=("teachers",), teachers=teachers, num_seeds=1)
     start(recipe(), settings, tmp_path / "out", silent())

@@ -80,14 +80,14 @@ def hash_code(recipe: Recipe, arms: Sequence[Arm]) -> dict[str, str]:
 
     Args:
         recipe: recipe of the search.
-        arms: arms of the search; those that are teachers have files of their own.
+        arms: arms of the search; teachers and students have modules and files of their own.
     """
     hashes = code_fingerprints(recipe)
     base = base_data(recipe)
     for arm in arms:
-        if arm.kind == "teacher":
+        if arm.kind in ("teacher", "student"):
             own = code_fingerprints(build(base | arm.changes)).items()
-            hashes |= {f"{arm.name}: {key}": one for key, one in own if key.startswith("teacher")}
+            hashes |= {f"{arm.name}: {key}": one for key, one in own if key.startswith(arm.kind)}
     return hashes
 
 

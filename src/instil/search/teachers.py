@@ -14,10 +14,12 @@ from instil.core import Scheme
 from instil.early_signals.measured import few_batches, item_probabilities, outputs_of
 from instil.early_signals.stage_signals import with_all_roles
 from instil.experiment.experiment import Experiment
-from instil.recipe import RecipeError, build
+from instil.plan.fingerprints import code_fingerprints
+from instil.recipe import RecipeError, build, fingerprint
 from instil.recipe.sections import ModelConfig, Recipe
 from instil.search.arms import REFERENCES, Arm, base_data, own_arm, reference_arms, with_space
 from instil.search.candidates import Candidates, reason_of
+from instil.search.folder import hash_data, hash_recipe
 from instil.search.probe import Probe
 from instil.search.teacher_arms import (
     TeacherCandidate,
@@ -130,8 +132,13 @@ def _trained_section(trainer: Trainer, candidate: TeacherCandidate) -> Section:
     trainer.train_teachers(build(data))
     if candidate.assistant is None:
         return candidate.teacher
-    path = trainer.folder / "teachers" / f"{candidate.name}.safetensors"
-    trainer.train_assistant(build(data | {"student": candidate.assistant}), path)
+    recipe = build(data | {"student": candidate.assistant})
+    # A search that ended before its first round leaves its assistants, maybe those of other
+    # options or data.
+    parts = (hash_recipe(recipe), hash_data(trainer.experiment), code_fingerprints(recipe))
+    name = f"{candidate.name}-{fingerprint(*parts)}.safetensors"
+    path = trainer.folder / "teachers" / name
+    trainer.train_assistant(recipe, path)
     return teacher_of_assistant(candidate.assistant, path)
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from instil.experiment.experiment import Experiment
 from instil.experiment.training_options import build_training
+from instil.files.json_files import write_json
+from instil.plan.run import run
 from instil.recipe import build, stages
 from instil.recipe.sections import Recipe
 from instil.search.arms import RATE_FACTOR, base_data, own_arm
+from instil.search.locked_test import FINALISTS
+from instil.search.trainer import Trainer
 from instil.search.trials import make_trial
-from tests.search.recipes import recipe
+from tests.search.recipes import recipe, silent
 
 EPOCHS = 6
 TEACHER: dict[str, Any] = {"epochs": 1, "schedule": "cosine"}
@@ -55,6 +62,37 @@ def test_the_factor_of_the_learning_rate_changes_every_schedule(schedule: Any) -
     own = recipe(train={"epochs": EPOCHS, "schedule": schedule}, teacher_train=TEACHER)
     expected = [2 * rate for rate in rates(own, 90)]
     assert rates(trial_recipe(own, 90, 2.0), 90) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"schedule": {"type": "StepLR", "step_size": 2}},
+        {"keep": "best"},
+        {"keep": "best", "evaluate_every": 2},
+        {"early_stopping": {"patience": 1, "min_delta": 0.2}},
+        {"keep": "best", "epochs": None, "steps": 90, "evaluate_steps": 7},
+        {"keep": "best", "epochs": None, "steps": 90},
+    ],
+)
+def test_a_final_trial_has_the_student_of_a_run(train: dict[str, Any], tmp_path: Path) -> None:
+    """All that the recipe sets for a training: its schedule, evaluations and choice of weights."""
+    # A large learning rate, whose best weights are not the last ones.
+    optimizer = {"type": "adamw", "lr": 0.1}
+    own = recipe(
+        train={"epochs": EPOCHS, "optimizer": optimizer, **train},
+        teacher_train=TEACHER,
+        seeds=[5],
+        baselines=[],
+        export=False,
+    )
+    run(own, tmp_path / "run", None, silent())
+    expected = json.loads((tmp_path / "run/result.json").read_text())["distilled"]
+    trainer = Trainer(Experiment.from_recipe(own), tmp_path / "search")
+    (tmp_path / "search").mkdir()
+    write_json(tmp_path / "search" / FINALISTS, {})
+    result = trainer.train(make_trial(base_data(own), own_arm(), {}, -1, 90, 5, ""))
+    assert result["test"]["loss"] == pytest.approx(expected["loss"]["mean"], rel=1e-5)
 
 
 def test_rounds_of_pruning_divide_the_schedule() -> None:

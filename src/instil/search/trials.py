@@ -23,7 +23,7 @@ TRIALS = "trials"
 """Folder of the results of all trials."""
 
 NUM_EVALUATIONS = 4
-"""Evaluations on the validation data during a trial."""
+"""Evaluations on the validation data during a trial, unless they choose weights or its end."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def make_trial(
         "schedule": _schedule_in_steps(data["train"]),
         "epochs": None,
         "steps": num_steps,
-        "evaluate_steps": max(1, num_steps // NUM_EVALUATIONS),
+        "evaluate_steps": _evaluation_steps(data["train"], num_steps),
         # A killed trial is trained again from its start, which gives the same result.
         "checkpoint_every": None,
         "checkpoint_steps": None,
@@ -128,6 +128,21 @@ def make_trial(
         num_folds=1 if round_index < 0 else num_folds,
     )
     return Trial(**{**trial.to_json(), "key": fingerprint(trial.to_json(), data_hash)})
+
+
+def _evaluation_steps(train: Mapping[str, Any], num_steps: int) -> int | None:
+    """Return the steps between evaluations of a trial; None: it has those of each epoch.
+
+    Where evaluations choose the weights or end a training, a trial has those of the recipe: the
+    best of fewer evaluations is another student.
+    """
+    if train["keep"] == "last" and train["early_stopping"] is None:
+        return max(1, num_steps // NUM_EVALUATIONS)
+    epochs, steps, every = train["epochs"], train["steps"], train["evaluate_steps"]
+    if every is not None:
+        own: int = every if steps is None else max(1, num_steps * every // steps)
+        return own
+    return None if epochs is None else max(1, num_steps * train["evaluate_every"] // epochs)
 
 
 def _schedule_in_steps(train: Mapping[str, Any]) -> Any:

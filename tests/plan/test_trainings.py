@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Scheme
 from instil.data.sources.digits import digits
+from instil.engine.state import set_seed
 from instil.experiment.cached_teacher import CachedTeacher
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
@@ -476,3 +478,39 @@ def test_a_seed_sets_the_same_random_state_in_each_arm(
     assert not torch.equal(states[0][-1], states[1][-1]), (
         "every seed would give the distilled student the same adapters"
     )
+
+
+NOISY = """
+import random
+
+import numpy as np
+from torch import nn
+
+
+class Noisy(nn.Sequential):
+    def forward(self, image):
+        noise = np.random.standard_normal() + random.random() if self.training else 0.0
+        return super().forward(image + noise)
+
+
+def build(classes, size):
+    return Noisy(nn.Flatten(), nn.Linear(size * size, classes))
+"""
+
+
+def test_seeds_decide_the_random_numbers_of_python_and_numpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INSTIL_CACHE_GB", "0")
+    (tmp_path / "noisy_module.py").write_text(NOISY)
+    model = {"model": "noisy_module:build"}
+    noisy = recipe("seeds=[0]", "baselines=[]", teacher=model, student=model)
+    files = []
+    for index in range(2):
+        monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / f"cache-{index}"))
+        # As in a process of its own, whose generators start anywhere.
+        set_seed(index)
+        run_of(noisy, tmp_path / f"run-{index}")
+        files.append(load_file(tmp_path / f"run-{index}" / "student.safetensors"))
+    assert all(torch.equal(value, files[1][name]) for name, value in files[0].items())

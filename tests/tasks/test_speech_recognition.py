@@ -40,9 +40,8 @@ def speech_model(kind: str, layers: int = 2, **options: Any) -> nn.Module:
     """Tiny random model for CTC; with the norm of single frames padding has no effect."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(
-        kind, **SMALL, num_hidden_layers=layers, feat_extract_norm="layer", **options
-    )
+    sizes = SMALL | {"feat_extract_norm": "layer"} | options
+    config = transformers.AutoConfig.for_model(kind, **sizes, num_hidden_layers=layers)
     model: nn.Module = transformers.AutoModelForCTC.from_config(config)
     return model.eval()
 
@@ -70,6 +69,31 @@ def test_models_of_transformers_have_logits_lengths_and_hidden_states(kind: str)
     # Alone, the recording is cut to its own length and padded again.
     assert alone["logits"].shape == (1, 19, 4)
     torch.testing.assert_close(alone["logits"][0, :12], expected[1, :12], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert"])
+@pytest.mark.parametrize("width", [400, 1000])
+def test_base_models_with_a_norm_over_time_ignore_padding(kind: str, width: int) -> None:
+    # The checkpoints base of wav2vec 2.0 and HuBERT normalise each channel over time.
+    model = speech_model(kind, feat_extract_norm="group")
+    batch = waveforms()
+    audio = torch.cat([batch["audio"], torch.ones(2, width - 400)], 1)
+    lengths = batch["audio_length"]
+    outputs = SpeechRecognition.call(model, batch | {"audio": audio})
+    for row, length in enumerate(lengths.tolist()):
+        with torch.no_grad():
+            alone = model(batch["audio"][row : row + 1, :length]).logits[0]
+        logits = outputs["logits"][row, : len(alone)]
+        assert outputs["frame_length"][row] == len(alone)
+        torch.testing.assert_close(logits, alone, rtol=1e-3, atol=1e-5)
+    gradients = []
+    for part in (batch | {"audio": audio}, {key: one[1:] for key, one in batch.items()}):
+        model.zero_grad()
+        rows = SpeechRecognition.call(model, part)["logits"]
+        rows[-1, :12].square().sum().backward()
+        norm = model.base_model.feature_extractor.conv_layers[0].layer_norm
+        gradients.append(norm.weight.grad.clone())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ctc", "ctc_kd", "ctc_sequence", "distilhubert"])
@@ -249,6 +273,19 @@ def test_a_shorter_recording_is_padded_for_an_exported_student() -> None:
     assert batch["audio_length"].tolist() == [5]
     with pytest.raises(ValueError, match="9 frames are too long"):
         SpeechRecognition().to_batch(torch.ones(1, 9, 3), (8, 3))
+
+
+@pytest.mark.slow
+def test_the_onnx_file_of_a_base_model_ignores_padding(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    task = SpeechRecognition()
+    net = Net(speech_model("hubert", feat_extract_norm="group"), task.call).eval()
+    batch = waveforms()
+    path = tmp_path / "student.onnx"
+    to_onnx(net, batch, path, task.inputs, roles=task.roles)
+    logits = Session(path, task.roles)(batch)["logits"]
+    alone = net({key: one[1:] for key, one in batch.items()})["logits"]
+    torch.testing.assert_close(logits[1:, :12], alone[:, :12], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from instil.core import Batch, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization, checkpoint_timer
 from instil.engine.checkpoint_timer import CheckpointTimer
+from instil.engine.state import set_seed
 from instil.files.checksums import append_checksum
 from instil.items import Items
 from instil.objectives.labels.cross_entropy import CrossEntropy
@@ -566,6 +568,36 @@ def shuffled(generator: bool) -> DataLoader[Any]:
     """Return five batches of 24 samples, in another order each epoch."""
     own = torch.Generator().manual_seed(1) if generator else None
     return DataLoader(TensorDataset(*batch(24).values()), 5, shuffle=True, generator=own)
+
+
+class Noisy(TensorDataset):
+    """Samples with noise from a global generator, as transforms of other libraries draw it."""
+
+    def __init__(self, draw: Callable[[], float]):
+        super().__init__(*batch(24).values())
+        self.draw = draw
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        first, *rest = super().__getitem__(index)
+        return (first + self.draw(), *rest)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.standard_normal])
+def test_random_numbers_of_python_and_numpy_continue(draw: Any, tmp_path: Path) -> None:
+    options, path = training(**WITHIN), tmp_path / "checkpoint.pt"
+    set_seed(0)
+    scheme = offline()
+    loader = DataLoader(Noisy(draw), 5)
+    fit(scheme, loader, options, names=NAMES)
+    set_seed(0)
+    more: dict[str, Any] = {"names": NAMES, "checkpoint": path}
+    with pytest.raises(KeyboardInterrupt):
+        fit(offline(), loader, options, on_step=interrupt(6), **more)
+    set_seed(99)
+    again = offline()
+    fit(again, loader, options, **more)
+    for (name, a), b in zip(scheme.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
 
 
 WITHIN = {"epochs": 4, "accumulate": 2, "warmup": 0.2, "checkpoint_steps": 4}

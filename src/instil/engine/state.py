@@ -6,11 +6,15 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from instil.cards import has_tag
 from instil.core import Scheme, Teacher
+
+BIT_GENERATOR = "MT19937"
+"""Kind of NumPy's global generator, unless a program replaces it."""
 
 
 def fixed_teachers(scheme: Scheme) -> tuple[str, ...]:
@@ -52,6 +56,19 @@ def moving_buffers(scheme: Scheme) -> list[Tensor]:
     ]
 
 
+def set_seed(seed: int) -> None:
+    """Seed the generators of torch, Python and NumPy.
+
+    Speech models of transformers draw the masks of a training with NumPy.
+
+    Args:
+        seed: any whole number.
+    """
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 def random_state(generators: Sequence[torch.Generator]) -> dict[str, Any]:
     """Return the random states of this process.
 
@@ -61,6 +78,7 @@ def random_state(generators: Sequence[torch.Generator]) -> dict[str, Any]:
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
+        "numpy": _numpy_state(),
         "generators": [generator.get_state() for generator in generators],
     }
     if torch.cuda.is_available():
@@ -78,7 +96,23 @@ def set_random_state(state: dict[str, Any], generators: Sequence[torch.Generator
     torch.set_rng_state(state["torch"].cpu())
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
+    # Checkpoints of earlier versions lack it.
+    if state.get("numpy") is not None:
+        saved = state["numpy"]
+        keys = saved["key"].cpu().numpy().astype(np.uint32)
+        content = {"bit_generator": BIT_GENERATOR, "state": {"key": keys, "pos": saved["pos"]}}
+        np.random.set_state(content | {name: saved[name] for name in ("has_gauss", "gauss")})
     for generator, saved in zip(generators, state["generators"], strict=False):
         generator.set_state(saved.cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def _numpy_state() -> dict[str, Any] | None:
+    """Global random state of NumPy, as values that a checkpoint holds; None for another kind."""
+    state: Any = np.random.get_state(legacy=False)
+    if state["bit_generator"] != BIT_GENERATOR:
+        return None
+    key = torch.from_numpy(state["state"]["key"].astype(np.int64))
+    rest = {"has_gauss": int(state["has_gauss"]), "gauss": float(state["gauss"])}
+    return {"key": key, "pos": int(state["state"]["pos"]), **rest}

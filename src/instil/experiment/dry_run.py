@@ -6,13 +6,12 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from instil import catalogue
 from instil.capabilities import Precomputes
 from instil.cards import has_tag
 from instil.core import Batch, Net, Scheme, Teacher
 from instil.data.samples import Samples
+from instil.engine.state import set_seed
 from instil.experiment.compression import copy_of_stage
 from instil.experiment.dry_run_checks import (
     check_classes,
@@ -104,7 +103,7 @@ def _build_stage(
     loader = experiment.loader(samples, seed, sampler=recipe.data.sampler, with_mixing=True)
     batch = next(iter(loader))
     # The networks are initialised after the batch is drawn, which uses random numbers too.
-    torch.manual_seed(seed)
+    set_seed(seed)
     for index, net in trained.items():
         check_trained_teacher(experiment, net, index)
     networks = _StageNetworks(experiment, trained, exported, batch)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from instil import catalogue
@@ -17,6 +16,7 @@ from instil.core import Net
 from instil.data.aligned import read_by_teacher
 from instil.engine import rank
 from instil.engine.processes import broadcast_object
+from instil.engine.state import set_seed
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
 from instil.experiment.recipe_metrics import perturbations
@@ -109,7 +109,7 @@ def build_teacher(experiment: Experiment, teacher_config: TeacherConfig, index: 
         index: index of the teacher in the stage, which is the seed of random weights.
     """
     # Independent of the seeds of the recipe: all of them share one cached teacher.
-    torch.manual_seed(index)
+    set_seed(index)
     data = teacher_training_data(experiment, teacher_config, index)
     return build_network(teacher_config, data, "teacher")
 

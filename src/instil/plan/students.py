@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from instil.core import Net
+from instil.engine.state import set_seed
 from instil.experiment.compression import copy_of_stage
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
@@ -71,11 +70,11 @@ class StudentBuilder:
         spec = self.recipes[index].student
         # Layers of a compression have random weights of their own stage.
         if spec.changes:
-            torch.manual_seed(seed + STAGE_SEED_STEP * index)
+            set_seed(seed + STAGE_SEED_STEP * index)
         stage = self.stages[index]
         labelled = stage.labelled_samples(seed)
         student = copy_of_stage(origin, spec, stage.visible_samples, seed, index, labelled)
-        torch.manual_seed(seed + STAGE_SEED_STEP * index)
+        set_seed(seed + STAGE_SEED_STEP * index)
         return student
 
     def _build(self, index: int, stage: Experiment, seed: int, label_seed: int) -> Net:
@@ -85,5 +84,5 @@ class StudentBuilder:
         if starts_from_teacher(spec, stage):
             teacher, _ = self.teachers.network(stage, stage.recipe.teachers[0], 0)
         # After the teacher, which is built with a random state of its own.
-        torch.manual_seed(seed)
+        set_seed(seed)
         return build_network(spec, stage, "student", teacher, label_seed)

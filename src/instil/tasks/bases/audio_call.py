@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
 from instil.tasks.bases.main_output import main_output
+from instil.tasks.bases.padding_in_norms import without_padding_in_norms
 from instil.tasks.classification import forward_kwargs
 
 FRAME_ROLES = ("logits", "hidden_states", "joint_logits")
@@ -112,7 +113,8 @@ def _result(model: nn.Module, audio: Tensor, length: Tensor, batch: Batch) -> Ma
     if named:
         mask = torch.arange(audio.shape[1], device=audio.device) < length[:, None]
         inputs = {named[0]: audio, "attention_mask": mask.long()}
-        result = model(**inputs, **forward_kwargs(model))
+        with without_padding_in_norms(model, length, audio.shape[1]):
+            result = model(**inputs, **forward_kwargs(model))
     else:
         arguments = [audio, length] if len(parameters) > 1 else [audio]
         label = {"label": batch["label"]} if "label" in parameters else {}

@@ -21,10 +21,12 @@ from instil.files.json_files import write_json
 from instil.files.locks import FileLock
 from instil.plan.evaluation import Evaluator
 from instil.recipe import RecipeError, build, load
+from instil.search import study as study_module
 from instil.search.arms import Arm, base_data, reference_arms
 from instil.search.candidates import require_cost
 from instil.search.execution import execute
 from instil.search.outcome import best_recipe, time_notes
+from instil.search.pruning import is_behind
 from instil.search.search import Settings, start
 from instil.search.state import State, read_state
 from instil.search.study import Study
@@ -281,6 +283,29 @@ def test_the_recipe_of_a_baseline_has_all_sections_of_the_teacher(tmp_path: Path
             best = build(yaml.safe_load(best_recipe(study, arm)))
             teacher = (best.teachers, best.store, best.ensemble)
             assert teacher == (own.teachers, own.store, own.ensemble), arm.name
+
+
+def test_an_untrained_student_is_no_rival(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference arm random_init of representations has a score, and no evaluations."""
+    rivals: list[Any] = []
+
+    def trained(trainer: Any, trials: Any, num_jobs: int, on_result: Any) -> list[dict[str, Any]]:
+        results = []
+        for trial in trials:
+            curve = [] if trial.arm == "alone" else [[4, 0.5], [9, 0.6]]
+            rivals.append(trial.rivals)
+            row = {"arm": trial.arm, "round": trial.round, "params": trial.params, "seconds": 0.0}
+            results.append(row | {"status": "complete", "score": 0.6, "curve": curve})
+        return results
+
+    monkeypatch.setattr(study_module, "execute", trained)
+    trainer = Trainer(Experiment.from_recipe(load(folder)), folder)
+    study = Study(State.from_json(read_state(folder)), trainer, 1, lambda result: None)
+    study.run_rounds()
+    for curves in filter(None, rivals):
+        assert all(curves)
+        assert not is_behind([[4, 0.5]], curves, True)
+    assert any(rivals)
 
 
 def test_stages_are_refused(tmp_path: Path) -> None:

@@ -126,8 +126,10 @@ class Study:
         num_left = rung.num_trials - 1 - rung.num_trials // 2
         for arm in arms:
             second += [(arm, one) for one in self._suggestions(arm, num_left)]
-        # Trials of the second part end early if they are far behind those of the first.
-        rivals = [result["curve"] for result in finished if result["status"] == "complete"]
+        # Trials of the second part end early if they are far behind those of the first. A student
+        # that is not trained, as of random_init, has no curve.
+        complete = [result for result in finished if result["status"] == "complete"]
+        rivals = [result["curve"] for result in complete if result["curve"]]
         self._execute(
             [self._trial(arm, one, index, rung.num_steps, seed, rivals) for arm, one in second]
         )

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from instil.data.aligned import AlignedRows, of_teacher, read_by_teacher
+from instil.data.aligned import AlignedRows, aligned, of_teacher, read_by_teacher
+from instil.data.documents import Document
 from instil.data.sources.text import text
+from instil.data.tokenizers import load_tokenizer
 from tests.data.sources.test_text import folder, lines
 
 __all__ = ["folder"]
@@ -92,6 +94,18 @@ def test_only_answers_are_learned(tmp_path: Path) -> None:
     assert train.text_of(batch["label"][batch["valid"]].tolist()).strip("x") == ""
     with pytest.raises(ValueError, match=r"of answer, more than a row of 3\. Make the rows longer"):
         text(str(path), length=3, tokenizer="bytes", teacher_tokenizer="bpe:257")
+
+
+def test_an_end_token_that_also_begins_texts_is_learned() -> None:
+    student, teacher = (load_tokenizer("bytes", []) for _ in range(2))
+    # As in GPT-2, where one token begins and ends a text.
+    student.bos, teacher.bos = student.end, teacher.end
+    documents = [Document("first", "ab"), Document("second", "cd")]
+    train = aligned([documents] * 3, (student, teacher), (12, 12), (None, None, None)).train
+    batch = train.__getitems__([0])
+    for prefix in ("", "teacher_"):
+        labels = batch[f"{prefix}label"][0, :9].tolist()
+        assert labels == [-100, *b"ab", student.end, -100, *b"cd", student.end, -100]
 
 
 def test_a_span_longer_than_a_row_is_not_learned(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -135,6 +136,30 @@ def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
     expected = Session(tmp_path / "student.onnx")(batch)["logits"]
     difference = Session(tmp_path / "int8.onnx")(batch)["logits"] - expected
     assert difference.abs().max() < 0.02 * expected.abs().max()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-8, 1e-5, 1e-3])
+def test_int8_biases_next_to_small_weights_do_not_overflow(size: float, tmp_path: Path) -> None:
+    """A channel without effect, such as one with a small factor of BatchNorm, keeps its bias."""
+    onnx = pytest.importorskip("onnx")
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8))
+    model: Any = nn.Sequential(*layers, nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[1].weight[2] = size
+        model[1].bias[2] = 1.0
+        model[4].weight[3:5] *= size
+        model[4].bias[3:5] = torch.tensor([2.0, -2.0])
+    batch = {"image": torch.rand(16, 1, 8, 8)}
+    to_onnx(Net(model), batch, tmp_path / "student.onnx")
+    quantize(tmp_path / "student.onnx", [batch], tmp_path / "int8.onnx")
+    expected = Session(tmp_path / "student.onnx")(batch)["logits"]
+    difference = Session(tmp_path / "int8.onnx")(batch)["logits"] - expected
+    assert difference.abs().max() < 0.02 * expected.abs().max()
+    tensors = onnx.load(tmp_path / "int8.onnx").graph.initializer
+    kinds = {tensor.data_type for tensor in tensors}
+    assert onnx.TensorProto.UINT8 in kinds
+    assert onnx.TensorProto.INT8 not in kinds
 
 
 def test_int8_errors(file: Path, batch: Batch, tmp_path: Path) -> None:

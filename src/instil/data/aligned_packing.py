@@ -126,7 +126,8 @@ def _num_tokens(row: Sequence[Span], side: int) -> int:
 
 def _row(read: Sequence[list[int]], row: Sequence[Span], begin: Sequence[Span] = ()) -> Aligned:
     """One row of each side; spans in ``begin`` are input only."""
-    unlearned = frozenset(index for index, span in enumerate(row) if span in begin)
+    # By identity: the token before a text may be the end token, as in GPT-2, which is learned.
+    unlearned = frozenset(i for i, span in enumerate(row) if any(span is one for one in begin))
     rows = []
     for side, before in enumerate(read):
         tokens = list(before)

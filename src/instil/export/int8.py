@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from instil.core import Batch
+from instil.export.deployed_layers import MIDDLE
 from instil.export.session import Session, to_arrays
 from instil.files.atomic import atomic
 
@@ -81,9 +84,27 @@ def quantize(onnx_path: str | Path, batches: Iterable[Batch], path: str | Path) 
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=OPERATIONS,
             per_channel=True,
-            # Signed integers overflow in onnxruntime on processors with AVX2 and without VNNI.
             activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QUInt8,
+            # Only with signed weights, onnxruntime chooses steps for which no bias overflows.
+            weight_type=quantization.QuantType.QInt8,
             extra_options={"WeightSymmetric": True},
         )
+        _make_unsigned(temporary)
     return {"file": path.name, "bytes": path.stat().st_size}
+
+
+def _make_unsigned(path: Path) -> None:
+    """Replace weights of -128 to 127 by weights of 0 to 255 with the zero point 128, in place.
+
+    Signed integers overflow in onnxruntime on processors with AVX2 and without VNNI.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(path))
+    for tensor in model.graph.initializer:
+        # The integers of weights, and their zero points.
+        if tensor.data_type == onnx.TensorProto.INT8:
+            values = (numpy_helper.to_array(tensor).astype(np.int16) + MIDDLE).astype(np.uint8)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, str(path))

@@ -16,7 +16,7 @@ from instil.search.arms import Arm
 from instil.search.prior import order_by_model, order_with_prior, within_budget
 from instil.search.rounds import Schedule
 from instil.search.schedule import plan_schedule
-from tests.search.recipes import search
+from tests.search.recipes import continue_search, search, without_times
 
 MODEL = {
     "kinds": ["single"],
@@ -118,6 +118,16 @@ def test_a_search_with_a_prior(tmp_path: Path) -> None:
     names = {one["name"] for one in result["arms"]}
     assert {*names, *left_out} >= {"dkd", "dist", "kd", "alone"}
     assert not names & set(left_out)
+
+
+def test_a_continued_search_does_not_need_the_file_of_its_model(tmp_path: Path) -> None:
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(read_gain_model()))
+    settings = {"candidates": ("dkd",), "num_seeds": 1, "strategy": "halving"}
+    result = search(tmp_path / "out", prior=str(path), **settings)
+    path.unlink()
+    continued = continue_search(tmp_path / "out")
+    assert without_times(continued) == without_times(result)
 
 
 def test_the_shipped_model_names_its_sources_and_its_error() -> None:

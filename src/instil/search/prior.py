@@ -5,17 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+from instil.cards.closest import did_you_mean
 from instil.early_signals.gain_model import predicted_rank
 from instil.search.arms import Arm
 from instil.search.rounds import Schedule
 
+PRIORS = ("auto", "none", "model")
+"""Names of priors; other values are files of a model."""
 SMALLEST_SHARE = 1 / 3
 """Smallest share of the candidates that a budget keeps."""
 
 Plan = Callable[[Sequence[Arm]], Schedule]
 """Function that plans the rounds of some arms within the budget."""
+
+
+def check_prior(prior: str) -> None:
+    """Check the option ``prior`` of a search.
+
+    Args:
+        prior: one of ``PRIORS``, or the file of a model.
+
+    Raises:
+        ValueError: for another name, and for a file that does not exist.
+    """
+    if prior in PRIORS or Path(prior).is_file():
+        return
+    is_path = "." in prior or "/" in prior
+    raise ValueError(
+        f"--prior: {'no such file' if is_path else 'unknown name'} '{prior}'. Expected auto, none, "
+        f"model or the file of a model.{'' if is_path else did_you_mean(prior, PRIORS)}"
+    )
 
 
 def order_by_model(arms: Sequence[Arm], model: Mapping[str, Any]) -> list[Arm]:

@@ -11,25 +11,15 @@ from typing import Any, Literal, get_args
 from instil.cards.closest import did_you_mean
 from instil.files.json_files import write_json
 from instil.search.arms import Arm
+from instil.search.prior import PRIORS, check_prior
 from instil.search.rounds import Schedule
 from instil.search.sampling import Sampler
 from instil.search.subjects import KEEP, check_subjects
 
 STATE = "study.json"
 Strategy = Literal["auto", "halving", "seeds", "random", "exhaustive"]
-PRIORS = ("auto", "none", "model")
 MAX_COST = 20.0
 """Time of a step of a method, in steps of the recipe's own one, above which it is refused."""
-
-
-def _check_prior(prior: str) -> None:
-    if prior in PRIORS or Path(prior).is_file():
-        return
-    is_path = "." in prior or "/" in prior
-    raise ValueError(
-        f"--prior: {'no such file' if is_path else 'unknown name'} '{prior}'. Expected auto, none, "
-        f"model or the file of a model.{'' if is_path else did_you_mean(prior, PRIORS)}"
-    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +80,7 @@ class Settings:
                     f"{option}: unknown name '{value}'. Expected {' or '.join(names)}."
                     f"{did_you_mean(value, names)}"
                 )
-        _check_prior(self.prior)
+        check_prior(self.prior)
         limits = (self.max_steps, self.max_runs, self.max_seconds)
         if sum(limit is not None for limit in limits) > 1:
             raise ValueError(
@@ -207,6 +197,9 @@ class State:
         for key in ("over", "candidates", "students"):
             if settings.get(key) is not None:
                 settings[key] = tuple(settings[key])
+        if settings.get("prior", "auto") not in PRIORS:
+            # The arms are in the order of its file, which need not exist any more.
+            settings["prior"] = "model"
         return cls(
             Settings(**settings),
             tuple(Arm.from_json(arm) for arm in content["arms"]),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from instil.data.pre_tokenizers import IGNORING_MERGES, PRE_TOKENIZERS
+from instil.data.sentence_pieces import piece_tokenizer
 from instil.data.special_tokens import (
     BosOption,
     EndOption,
@@ -17,8 +19,12 @@ from instil.data.special_tokens import (
 from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.data.tokenizer_library import MISSING, byte_level_tokenizer, tokenizer_library
 
-CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
-"""Types of special, added and unused tokens in a GGUF file."""
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+"""Types of tokens in a GGUF file: of texts, unknown, special, added, unused, and single bytes."""
+
+
+PIECES = "llama"
+"""Name of tokenizers with the merges of SentencePiece in a GGUF file."""
 
 
 def load_gguf_tokenizer(
@@ -36,24 +42,13 @@ def load_gguf_tokenizer(
     """
     library = tokenizer_library(path.name)
     fields = gguf_metadata(path)
-    kind = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if kind[0] != "gpt2" or kind[1] not in PRE_TOKENIZERS:
-        supported = " or ".join(f"gpt2/{name}" for name in PRE_TOKENIZERS)
-        raise ValueError(
-            f"{path}: unsupported tokenizer. Expected {supported}, got {kind[0]}/{kind[1]}. "
-            "Use its "
-            "tokenizer.json"
-        )
+    inner = _tokenizer(library, fields, path)
     words = fields["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    model = library.models.BPE(vocabulary, merges, ignore_merges=kind[1] in IGNORING_MERGES)
-    inner = byte_level_tokenizer(library, model, PRE_TOKENIZERS[kind[1]])
     types = fields["tokenizer.ggml.token_type"]
     added = [
-        library.AddedToken(word, special=code == CONTROL, normalized=False)
+        library.AddedToken(word, special=code != USER_DEFINED, normalized=False)
         for word, code in zip(words, types, strict=True)
-        if code in (CONTROL, USER_DEFINED)
+        if code in (CONTROL, USER_DEFINED, UNKNOWN)
     ]
     inner.add_tokens(added)
     files = SpecialTokenFiles.of_gguf(fields)
@@ -65,6 +60,36 @@ def load_gguf_tokenizer(
         files,
         path,
     )
+
+
+def _tokenizer(library: Any, fields: Mapping[str, Any], path: Path) -> Any:
+    """Tokenizer of the library, without added tokens."""
+    model, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
+    if model == PIECES:
+        return _pieces(library, fields)
+    if model != "gpt2" or pre not in PRE_TOKENIZERS:
+        supported = " or ".join([PIECES, *(f"gpt2/{name}" for name in PRE_TOKENIZERS)])
+        raise ValueError(
+            f"{path}: unsupported tokenizer. Expected {supported}, got {model}/{pre}. Use its "
+            "tokenizer.json"
+        )
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
+    vocabulary = {word: index for index, word in enumerate(fields["tokenizer.ggml.tokens"])}
+    pairs = library.models.BPE(vocabulary, merges, ignore_merges=pre in IGNORING_MERGES)
+    return byte_level_tokenizer(library, pairs, PRE_TOKENIZERS[pre])
+
+
+def _pieces(library: Any, fields: Mapping[str, Any]) -> Any:
+    """Tokenizer with the merges of SentencePiece."""
+    words, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    scores = {
+        word: score
+        for word, score, kind in zip(words, fields["tokenizer.ggml.scores"], types, strict=True)
+        if kind == NORMAL
+    }
+    unknown = next((word for word, kind in zip(words, types, strict=True) if kind == UNKNOWN), None)
+    adds_prefix = bool(fields.get("tokenizer.ggml.add_space_prefix", True))
+    return piece_tokenizer(library, words, scores, unknown, adds_prefix)
 
 
 def gguf_metadata(path: Path) -> dict[str, Any]:

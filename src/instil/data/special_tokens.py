@@ -72,7 +72,9 @@ class SpecialTokenFiles:
             for role, key in roles.items()
             if (index := metadata.get(f"tokenizer.ggml.{key}_token_id")) is not None
         }
-        adds_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", False))
+        # The default of llama.cpp for pieces differs from that for byte pairs.
+        has_pieces = metadata.get("tokenizer.ggml.model") == "llama"
+        adds_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", has_pieces))
         return cls(
             tokenizer_config={**tokens, "add_bos_token": adds_bos},
             generation_config={"eos_token_id": list(dict.fromkeys(ends))} if ends else {},

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from instil.data.sentence_pieces import BYTE_TOKENS
 from instil.data.special_tokens import SpecialTokenFiles
 
 
@@ -68,6 +69,8 @@ class SubwordTokenizer:
             parts.setdefault(left + right, []).extend((left, right))
         # In a byte-level vocabulary a token of one character is a byte.
         single_bytes = {index for word, index in ids.items() if len(word) == 1}
+        if model.get("byte_fallback"):
+            single_bytes = {ids[token] for token in BYTE_TOKENS if token in ids}
         vocabulary = {*tokens, *self.ends, *self._special(), *single_bytes}
         pending = list(vocabulary)
         while pending:

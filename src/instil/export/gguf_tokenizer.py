@@ -4,38 +4,21 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from instil.data.gguf_tokenizer import CONTROL, UNUSED, USER_DEFINED
+from instil.data.gguf_tokenizer import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from instil.data.pre_tokenizers import IGNORING_MERGES, PRE_TOKENIZERS
+from instil.export.gguf_sentence_pieces import sentence_pieces
 
 NFC = {"type": "NFC"}
-NORMAL = 1
-"""Type of a token that texts are cut into."""
 NUM_BYTES = 256
 UNSUPPORTED_OPTIONS = (
     "dropout",
     "continuing_subword_prefix",
     "end_of_word_suffix",
-    "byte_fallback",
 )
 """Options of a byte-pair model that llama.cpp does not have."""
-
-
-@dataclass(frozen=True)
-class BytePairs:
-    """Byte-pair encoding in the terms of llama.cpp.
-
-    Args:
-        pre: name of the pre-tokenizer.
-        merges: pairs of tokens, each as one text with a space.
-        added: added tokens with their types.
-    """
-
-    pre: str
-    merges: list[str]
-    added: dict[str, int]
 
 
 def add_tokenizer(writer: Any, tokenizer: Any, config: Any) -> None:
@@ -51,7 +34,7 @@ def add_tokenizer(writer: Any, tokenizer: Any, config: Any) -> None:
     Raises:
         ValueError: if llama.cpp would cut texts differently, or for more tokens than embeddings.
     """
-    pairs = byte_pairs(tokenizer)
+    content = _content(tokenizer)
     num_tokens = max(tokenizer.inner.get_vocab().values()) + 1
     if num_tokens > config.vocab_size:
         raise ValueError(
@@ -59,16 +42,17 @@ def add_tokenizer(writer: Any, tokenizer: Any, config: Any) -> None:
             f"vocabulary of the student, got {num_tokens}"
         )
     tokens = [tokenizer.inner.id_to_token(index) for index in range(config.vocab_size)]
-    types = [UNUSED if token is None else pairs.added.get(token, NORMAL) for token in tokens]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pairs.pre)
     writer.add_token_list(
         [f"[PAD{index}]" if token is None else token for index, token in enumerate(tokens)]
     )
-    writer.add_token_types(types)
-    writer.add_token_merges(pairs.merges)
-    _add_special_tokens(writer, tokenizer, config, types)
-    writer.add_add_space_prefix(False)
+    types = _added_types(content)
+    if content["model"].get("byte_fallback"):
+        types |= _add_sentence_pieces(writer, content, tokens)
+    else:
+        _add_byte_pairs(writer, content)
+    codes = [UNUSED if token is None else types.get(token, NORMAL) for token in tokens]
+    writer.add_token_types(codes)
+    _add_special_tokens(writer, tokenizer, config, codes)
     if tokenizer.files.chat_template is not None:
         writer.add_chat_template(tokenizer.files.chat_template)
 
@@ -95,34 +79,56 @@ def _id_of_role(tokenizer: Any, role: str, config: Any, control: set[int]) -> in
     return int(index) if index in control else int(tokenizer.end)
 
 
-def byte_pairs(tokenizer: Any) -> BytePairs:
-    """Describe a tokenizer in the terms of llama.cpp.
-
-    Raises:
-        ValueError: if llama.cpp would cut texts differently.
-    """
+def _content(tokenizer: Any) -> dict[str, Any]:
+    """Content of the ``tokenizer.json`` of byte pairs."""
     if not hasattr(tokenizer, "inner"):
         raise ValueError(
             "gguf: unsupported tokenizer of the data. Expected byte pairs ('bpe:SIZE', or files "
             f"such as those of SmolLM2), got {type(tokenizer).__name__}"
         )
-    content = json.loads(tokenizer.inner.to_str())
-    pre = _pre_tokenizer(content)
-    _check_byte_pairs(content["model"], pre in IGNORING_MERGES)
+    content: dict[str, Any] = json.loads(tokenizer.inner.to_str())
+    return content
+
+
+def _added_types(content: dict[str, Any]) -> dict[str, int]:
+    """Types of the added tokens, which llama.cpp finds first."""
+    types = {}
     for token in content["added_tokens"]:
         if token["lstrip"] or token["rstrip"] or token["single_word"]:
             raise ValueError(
                 f"gguf: llama.cpp matches {token['content']!r} in any context. Expected an added "
                 "token without lstrip, rstrip and single_word, got one with one of them"
             )
-    merges = [
-        merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]
-    ]
-    added = {
-        token["content"]: CONTROL if token["special"] else USER_DEFINED
-        for token in content["added_tokens"]
-    }
-    return BytePairs(pre, merges, added)
+        types[token["content"]] = CONTROL if token["special"] else USER_DEFINED
+    return types
+
+
+def _add_byte_pairs(writer: Any, content: dict[str, Any]) -> None:
+    """Write byte pairs after a pre-tokenizer that llama.cpp has."""
+    pre = _pre_tokenizer(content)
+    _check_byte_pairs(content["model"], pre in IGNORING_MERGES)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    merges = content["model"]["merges"]
+    writer.add_token_merges(
+        [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+    )
+    writer.add_add_space_prefix(False)
+
+
+def _add_sentence_pieces(
+    writer: Any, content: dict[str, Any], tokens: Sequence[str | None]
+) -> dict[str, int]:
+    """Write pieces with scores; return the types of bytes and of the unknown token."""
+    pieces = sentence_pieces(content)
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_scores([pieces.scores.get(token or "", 0.0) for token in tokens])
+    writer.add_add_space_prefix(pieces.adds_prefix)
+    unknown = content["model"].get("unk_token")
+    if unknown in content["model"]["vocab"]:
+        writer.add_unk_token_id(content["model"]["vocab"][unknown])
+    return pieces.types
 
 
 def _pre_tokenizer(content: dict[str, Any]) -> str:

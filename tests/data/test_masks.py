@@ -101,6 +101,19 @@ def test_a_stray_value_and_a_mask_of_another_size_are_named(tmp_path: Path) -> N
         read()
 
 
+def test_a_mask_in_the_stored_orientation_of_its_picture_is_an_error(tmp_path: Path) -> None:
+    masked(tmp_path / "data")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = tmp_path / "data/images/2.jpg"
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(picture, exif=exif)
+    # The picture is 4 x 6 upright, and resizing would hide that its mask is not turned.
+    with pytest.raises(ValueError, match=r"2\.png: 6 x 4 pixels\. Expected 4 x 6, as in .*2\.jpg"):
+        folder(str(tmp_path / "data"), task_name="segmentation", size=8)
+    Image.fromarray(np.zeros((6, 4), np.uint8)).save(tmp_path / "data/masks/2.png")
+    assert folder(str(tmp_path / "data"), task_name="segmentation", size=8).classes
+
+
 def archive(path: Path, label: Any, **others: Any) -> str:
     image = np.random.default_rng(0).integers(0, 255, (len(label), 4, 4), np.uint8)
     np.savez(path, image=image, label=label, **others)

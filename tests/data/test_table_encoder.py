@@ -20,6 +20,13 @@ def test_statistics_are_those_of_the_training_rows() -> None:
     assert torch.equal(encoder.encode(later), torch.tensor([[3.0, 0, 0, 0, 1, 1]]))
 
 
+def test_the_mean_of_a_constant_is_rounded_but_its_values_are_not_scaled() -> None:
+    # The standard deviation of these numbers is 1.4e-17 in float64.
+    encoder = TableEncoder({"a": [0.1] * 3})
+    encoded = encoder.encode({"a": [0.1, 0.3]})
+    torch.testing.assert_close(encoded, torch.tensor([[0.0], [0.2]]))
+
+
 def test_unknown_and_missing_values_have_a_defined_encoding_and_a_note() -> None:
     encoder = TableEncoder(TRAIN)
     later = {"age": [math.nan], "job": ["pilot"], "constant": [None]}

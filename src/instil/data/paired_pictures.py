@@ -15,14 +15,13 @@ from torch import Tensor
 from instil.cards import suggestion
 from instil.core import UNLABELLED
 from instil.data.images import LazyData
-from instil.data.picture_check import readable_pictures
+from instil.data.picture_check import picture_size, readable_pictures
 from instil.data.pictures import (
     Files,
     Pictures,
     check_picture_size,
     picture_files,
     pictures,
-    upright,
 )
 
 Pair = tuple[Path, Path | None]
@@ -169,10 +168,9 @@ def _label(picture: Path, file: Path, decode: Decode, size: tuple[int, int] | No
     from PIL import Image
 
     label = decode(file)
-    with Image.open(picture) as opened:
-        # The header has the size; the orientation may need the whole file.
-        if label.shape != opened.size[::-1]:
-            check_picture_size(str(file), label.shape[::-1], upright(opened).size, str(picture))
+    # A label in the stored orientation of a picture would not fit the picture that is read.
+    expected = picture_size(picture, is_upright=True)
+    check_picture_size(str(file), label.shape[::-1], expected, str(picture))
     if size is None or label.shape == size:
         return label
     return np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))

@@ -190,12 +190,8 @@ def _number_feature(name: str, start: int, values: Sequence[Any], standardize: b
             "column out with drop"
         )
     width = 1 if len(present) == len(numbers) else 2
-    mean, std = 0.0, 1.0
-    if standardize:
-        mean = float(present.mean())
-        # The mean of equal numbers is rounded, so that their standard deviation may be above 0.
-        std = float(present.std()) if present.min() < present.max() else 1.0
-    # The squares of tiny differences may underflow to 0.
+    mean = float(present.mean()) if standardize else 0.0
+    std = float(present.std()) if standardize and np.ptp(present) else 1.0
     return Feature(name, start, width, None, mean, std or 1.0)
 
 

@@ -206,6 +206,22 @@ def test_an_archive_and_an_object_of_pytorch_geometric_give_the_same_nodes(tmp_p
         pyg_splits(SimpleNamespace(**fields))
 
 
+def test_integer_labels_of_pytorch_geometric_may_have_columns() -> None:
+    graph = arrays()
+    classes = graph["label"] + (torch.arange(NUM_NODES) == 0) * 2
+    fields = {"x": graph["features"], "edge_index": graph["edges"]}
+    # Data sets of OGB have labels (M, 1), and (M, C) for several classes per node.
+    column = pyg_splits(SimpleNamespace(**fields, y=classes[:, None]))
+    assert column.kind == "single"
+    assert column.classes == ("0", "1", "2")
+    several = torch.stack([graph["label"], 1 - graph["label"]], 1)
+    data = pyg_splits(SimpleNamespace(**fields, y=several))
+    assert data.kind == "multi"
+    index = data.test.index
+    assert torch.equal(data.test.label, several[index].float())
+    assert data.train.label[index].eq(-100).all()
+
+
 def test_layers_of_pytorch_geometric_are_exact_with_one_more_hop() -> None:
     nn = pytest.importorskip("torch_geometric.nn")
     graph = arrays()

@@ -69,6 +69,20 @@ def detection(model: str, options: dict[str, Any], **sections: Any) -> Recipe:
     return build(whole | sections)
 
 
+def test_hidden_boxes_are_no_background_for_a_yolo(folder: Path) -> None:
+    pytest.importorskip("ultralytics")
+    pytest.importorskip("pycocotools")
+    write_scenes(folder / "scenes.jsonl")
+    options = {"scale": [0.33, 0.0625, 1024]}
+    student = {"model": "ultralytics:yolo11", "options": options, "input": {"size": 64}}
+    recipe = detection("", {}, student=student)
+    recipe.data.num_labeled = 2
+    # Its forward has no parameter for labels, unlike that of the detectors of torchvision.
+    message = r"^objectives\.own_loss: DetectionModel computes its loss from labels"
+    with pytest.raises(RecipeError, match=message):
+        doctor(recipe)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -127,7 +127,7 @@ def _divided(parts: Mapping[str, Samples], shares: tuple[float, float]) -> Split
 
 def _labels_of(train: Samples, label: Tensor) -> Tensor:
     """Labels of all nodes, without those of nodes that are not training samples."""
-    hidden = torch.full_like(label, UNLABELLED)
+    hidden = train.label.new_full(label.shape, UNLABELLED)
     hidden[train.index] = train.label
     return hidden
 
@@ -170,7 +170,8 @@ def pyg_splits(data: Any, **options: Any) -> Splits:
 
     Args:
         data: object with ``x``, ``edge_index``, ``y`` and, optionally, ``train_mask``,
-            ``val_mask`` and ``test_mask``, each (M,).
+            ``val_mask`` and ``test_mask``, each (M,). ``y`` has class indices (M,) or (M, 1), or
+            0 and 1 (M, C) for several classes per node.
         options: options of ``graph_splits``.
 
     Raises:
@@ -195,7 +196,11 @@ def pyg_splits(data: Any, **options: Any) -> Splits:
         masks[split] = mask
     # Undirected graphs of PyTorch Geometric already have both directions of each edge.
     options.setdefault("directed", True)
-    return graph_splits(data.x, data.edge_index, data.y, masks, **options)
+    label: Tensor = data.y
+    # A column of whole numbers is that of class indices in data sets of OGB.
+    if label.ndim == 2 and label.shape[1] == 1 and not label.is_floating_point():
+        label = label[:, 0]
+    return graph_splits(data.x, data.edge_index, label, masks, **options)
 
 
 def _with_graph_index(divided: Splits, parts: Mapping[str, Samples]) -> Splits:

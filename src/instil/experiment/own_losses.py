@@ -18,6 +18,7 @@ from instil.data.streams import Stream
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
 from instil.tasks.bases.own_labels import label_parameter
+from instil.tasks.bases.yolo_call import is_yolo
 
 PROBLEM_TYPES = {"binary": "multi_label_classification", "real": "regression"}
 """Kinds of labels whose loss transformers cannot derive from their type, and its name there."""
@@ -54,7 +55,8 @@ def check_own_losses(scheme: Scheme, batch: Batch, samples: Samples) -> None:
     path = f"objectives.{names[0]}"
     student = scheme.student
     title = type(student.model).__name__
-    if label_parameter(student.model):
+    # The forward of a YOLO has no parameter for labels; its call passes them to the loss.
+    if label_parameter(student.model) or is_yolo(student.model):
         _check_labels(path, title, samples)
         _check_problem_type(student.model, samples)
     outputs = _training_outputs(student, batch)

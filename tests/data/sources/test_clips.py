@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_colour_and_folders_of_splits(tmp_path: Path) -> None:
     data = clips("data", frames=2, size=8, base=tmp_path)
     assert (len(data.train), len(data.validation), len(data.test)) == (8, 8, 8)
     assert data.test.__getitems__([0])["video"].shape == (1, 3, 2, 8, 8)
+
+
+def test_a_class_that_only_the_test_clips_have_is_an_error(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / "data" / split)
+    shutil.copytree(tmp_path / "data/test/dark", tmp_path / "data/test/drak")
+    with pytest.raises(ValueError, match=r"train has no class 'drak'.*Did you mean dark"):
+        clips(str(tmp_path / "data"), frames=3, size=8)
 
 
 def test_wrong_clips_are_refused(tmp_path: Path) -> None:

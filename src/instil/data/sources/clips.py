@@ -12,6 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
+from instil.cards import suggestion
 from instil.core import Batch
 from instil.data.clip_files import clip_files, read_clip
 from instil.data.paths import located
@@ -82,6 +83,12 @@ def _samples(
 ) -> EncodedVideos:
     videos = []
     label = []
+    for name in class_names(directory):
+        if name not in names:
+            raise ValueError(
+                f"path: train has no class '{name}', unlike {directory}. Expected one of "
+                f"{', '.join(names)}.{suggestion(name, names)}"
+            )
     for index, name in enumerate(names):
         folder = directory / name
         files = clip_files(folder) if folder.is_dir() else []

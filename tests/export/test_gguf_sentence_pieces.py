@@ -142,6 +142,14 @@ def _normalised_token(whole: dict[str, Any]) -> None:
     whole["added_tokens"][-1]["normalized"] = True
 
 
+def _ignored_merges(whole: dict[str, Any]) -> None:
+    whole["model"]["ignore_merges"] = True
+
+
+def _dropout(whole: dict[str, Any]) -> None:
+    whole["model"]["dropout"] = 0.1
+
+
 def _lower_case(whole: dict[str, Any]) -> None:
     whole["normalizer"]["normalizers"].append({"type": "Lowercase"})
 
@@ -153,6 +161,8 @@ def _lower_case(whole: dict[str, Any]) -> None:
         (_another_order, "llama.cpp merges any two adjacent pieces"),
         (_no_byte, "needs a token for each byte. .* such as <0x07>"),
         (_normalised_token, "'<think>' before it replaces spaces"),
+        (_ignored_merges, "whether merges are ignored. Expected ignore_merges False, got True"),
+        (_dropout, "has no option dropout of byte pairs. Expected it unset, got 0.1"),
         (_lower_case, "Expected pieces whose only change of a text is"),
     ],
 )

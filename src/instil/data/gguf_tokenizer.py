@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.data.pre_tokenizers import IGNORING_MERGES, PRE_TOKENIZERS
-from instil.data.sentence_pieces import piece_tokenizer
+from instil.data.sentence_pieces import PIECES, piece_tokenizer
 from instil.data.special_tokens import (
     BosOption,
     EndOption,
@@ -21,10 +21,6 @@ from instil.data.tokenizer_library import MISSING, byte_level_tokenizer, tokeniz
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens in a GGUF file: of texts, unknown, special, added, unused, and single bytes."""
-
-
-PIECES = "llama"
-"""Name of tokenizers with the merges of SentencePiece in a GGUF file."""
 
 
 def load_gguf_tokenizer(

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+PIECES = "llama"
+"""Name of these tokenizers in a GGUF file."""
 SPACE = "\u2581"
 """Symbol in place of a space."""
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from instil.cards import suggestion
+from instil.data.sentence_pieces import PIECES
 
 EndOption = str | int | list[str | int]
 """Token, its id, or a list of them. The first is appended to texts; each one ends generation."""
@@ -73,7 +74,7 @@ class SpecialTokenFiles:
             if (index := metadata.get(f"tokenizer.ggml.{key}_token_id")) is not None
         }
         # The default of llama.cpp for pieces differs from that for byte pairs.
-        has_pieces = metadata.get("tokenizer.ggml.model") == "llama"
+        has_pieces = metadata.get("tokenizer.ggml.model") == PIECES
         adds_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", has_pieces))
         return cls(
             tokenizer_config={**tokens, "add_bos_token": adds_bos},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from instil.data.sentence_pieces import BYTE_TOKENS
 from instil.data.special_tokens import SpecialTokenFiles
+from instil.data.tokenizer_library import merge_pairs
 
 
 class SubwordTokenizer:
@@ -65,12 +66,13 @@ class SubwordTokenizer:
             )
         ids = model["vocab"]
         parts: dict[str, list[str]] = {}
-        for left, right in _pairs(model):
+        for left, right in merge_pairs(model):
             parts.setdefault(left + right, []).extend((left, right))
-        # In a byte-level vocabulary a token of one character is a byte.
-        single_bytes = {index for word, index in ids.items() if len(word) == 1}
         if model.get("byte_fallback"):
             single_bytes = {ids[token] for token in BYTE_TOKENS if token in ids}
+        else:
+            # In a byte-level vocabulary a token of one character is a byte.
+            single_bytes = {index for word, index in ids.items() if len(word) == 1}
         vocabulary = {*tokens, *self.ends, *self._special(), *single_bytes}
         pending = list(vocabulary)
         while pending:
@@ -101,7 +103,7 @@ class SubwordTokenizer:
         new_ids = {self.inner.id_to_token(token): new for new, token in enumerate(tokens)}
         content["model"]["merges"] = [
             [left, right]
-            for left, right in _pairs(content["model"])
+            for left, right in merge_pairs(content["model"])
             if {left, right, left + right} <= new_ids.keys()
         ]
         content["model"]["vocab"] = new_ids
@@ -118,13 +120,6 @@ class SubwordTokenizer:
         bos = None if self.bos is None else new.get(self.bos)
         inner = type(self.inner).from_str(json.dumps(content))
         return SubwordTokenizer(inner, ends, start, bos, self.files, self.source)
-
-
-def _pairs(model: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the two parts of each merge, which older files write as one text."""
-    for merge in model["merges"]:
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        yield left, right
 
 
 def _renumber_template(processor: dict[str, Any] | None, ids: Mapping[str, int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 BYTE_LEVEL = {
@@ -55,3 +55,14 @@ def tokenizer_library(name: str) -> Any:
     except ImportError as error:
         raise ValueError(MISSING.format(name, "tokenizers")) from error
     return tokenizers
+
+
+def merge_pairs(model: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the two parts of each merge, which older files write as one text.
+
+    Args:
+        model: section ``model`` of a ``tokenizer.json``, byte pairs.
+    """
+    for merge in model["merges"]:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        yield left, right

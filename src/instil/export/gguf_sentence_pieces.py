@@ -9,6 +9,7 @@ from typing import Any
 
 from instil.data.gguf_tokenizer import BYTE, UNKNOWN
 from instil.data.sentence_pieces import BYTE_TOKENS, PREPEND, REPLACE, SPACE, piece_merges
+from instil.data.tokenizer_library import merge_pairs
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,7 @@ def sentence_pieces(content: Mapping[str, Any]) -> SentencePieces:
 
 def _scores(model: Mapping[str, Any], others: set[str]) -> dict[str, float]:
     """Return scores with which the merges of SentencePiece are those of a byte-pair model."""
-    merges = [
-        tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)
-        for merge in model["merges"]
-    ]
+    merges = list(merge_pairs(model))
     ranks: dict[str, int] = {}
     for rank, (left, right) in enumerate(merges):
         ranks.setdefault(left + right, rank)

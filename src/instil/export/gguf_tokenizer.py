@@ -9,6 +9,8 @@ from typing import Any
 
 from instil.data.gguf_tokenizer import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from instil.data.pre_tokenizers import IGNORING_MERGES, PRE_TOKENIZERS
+from instil.data.sentence_pieces import PIECES
+from instil.data.tokenizer_library import merge_pairs
 from instil.export.gguf_sentence_pieces import sentence_pieces
 
 NFC = {"type": "NFC"}
@@ -109,10 +111,7 @@ def _add_byte_pairs(writer: Any, content: dict[str, Any]) -> None:
     _check_byte_pairs(content["model"], pre in IGNORING_MERGES)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
-    merges = content["model"]["merges"]
-    writer.add_token_merges(
-        [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
-    )
+    writer.add_token_merges([" ".join(pair) for pair in merge_pairs(content["model"])])
     writer.add_add_space_prefix(False)
 
 
@@ -120,8 +119,9 @@ def _add_sentence_pieces(
     writer: Any, content: dict[str, Any], tokens: Sequence[str | None]
 ) -> dict[str, int]:
     """Write pieces with scores; return the types of bytes and of the unknown token."""
+    _check_options(content["model"], ignores_merges=False)
     pieces = sentence_pieces(content)
-    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_model(PIECES)
     writer.add_tokenizer_pre("default")
     writer.add_token_scores([pieces.scores.get(token or "", 0.0) for token in tokens])
     writer.add_add_space_prefix(pieces.adds_prefix)
@@ -160,13 +160,18 @@ def _without_offsets(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _check_byte_pairs(model: dict[str, Any], ignores_merges: bool) -> None:
-    """Check the options of a byte-pair model."""
+    """Check that each byte has a token, and the options of a byte-pair model."""
     num_single = sum(len(token) == 1 for token in model["vocab"])
     if model.get("unk_token") and num_single < NUM_BYTES:
         raise ValueError(
             "gguf: llama.cpp drops bytes without a token. Expected a token for each byte, got "
             f"the unknown token {model['unk_token']!r} for some"
         )
+    _check_options(model, ignores_merges)
+
+
+def _check_options(model: dict[str, Any], ignores_merges: bool) -> None:
+    """Check the options that byte pairs and pieces share."""
     for option in UNSUPPORTED_OPTIONS:
         if model.get(option):
             raise ValueError(

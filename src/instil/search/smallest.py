@@ -41,9 +41,7 @@ def _check_seconds(experiment: Experiment, settings: Settings, num_jobs: int) ->
     Raises:
         ValueError: if ``TIME_MARGIN`` times the budget is too small.
     """
-    own = own_arm()
-    probe = Probe(experiment, base_data(experiment.recipe))
-    own = probe.time(own, *probe.build(own))
+    own = Probe(experiment, base_data(experiment.recipe)).check(own_arm())
     num_steps = steps_in_time(TIME_MARGIN * (settings.max_seconds or 0.0), [own], num_jobs)
     try:
         _check_steps(experiment, replace(settings, max_seconds=None, max_steps=num_steps), num_jobs)

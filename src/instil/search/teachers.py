@@ -61,7 +61,7 @@ def check_teachers(recipe: Recipe, teachers: Mapping[str, Any] | None) -> None:
     for candidate in teacher_candidates(recipe, teachers):
         try:
             _check_candidate(base, candidate)
-        except (ValueError, FileNotFoundError) as error:
+        except ValueError as error:
             path = _path_of(recipe, teachers, candidate.name)
             raise RecipeError(f"{path}: {error}") from error
 

@@ -52,6 +52,20 @@ def test_neighbours_in_feature_space_are_those_of_a_loop() -> None:
             assert indices[n, point].tolist() == expected
 
 
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_neighbours_are_exact_under_autocast_and_far_from_the_origin(offset: float) -> None:
+    # Whole multiples of 1 / 16 are exact at both places.
+    positions = (
+        torch.rand(2, 3, 200, generator=torch.Generator().manual_seed(0)) * 64
+    ).round() / 16
+    points = positions.double().mT
+    distances = torch.cdist(points, points)
+    with torch.autocast("cpu", torch.bfloat16):
+        indices = feature_neighbours(positions + offset, 8)
+    nearest = distances.sort(dim=2).values[..., :8]
+    torch.testing.assert_close(distances.gather(2, indices), nearest)
+
+
 def test_too_few_points_raise() -> None:
     with pytest.raises(ValueError, match=r"neighbours: the set has 8 points.*got 16"):
         dgcnn(5)(torch.randn(2, 8, 3))

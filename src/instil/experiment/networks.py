@@ -26,7 +26,7 @@ from instil.experiment.weight_precision import in_training_precision
 from instil.modules.denoiser_call import reconfigure_copy
 from instil.networks import factory
 from instil.networks.inferred_taps import infer_taps
-from instil.networks.inputs import input_of
+from instil.networks.inputs import call_options
 from instil.networks.model_source import ReadsBatch
 from instil.networks.network_call import Counts, NetworkCall, read_keys
 from instil.networks.presets import taps_for
@@ -147,7 +147,8 @@ class NetworkBuilder:
         input_options, counts = self._input_options(config)
         if isinstance(model, ReadsBatch):
             return _call_with_batch
-        options = {**input_of(model), **input_options, **label_options(self.task, self.recipe)}
+        expected = call_options(model, self.task.call)
+        options = {**expected, **input_options, **label_options(self.task, self.recipe)}
         call: Callable[..., Any] = functools.partial(self.task.call, **options)
         if config.reads or counts:
             call = NetworkCall(call, config.reads, counts)

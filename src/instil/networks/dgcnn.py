@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.cards import PositiveInt
+from instil.core import to_float32
 from instil.networks.pointnet import PointLayer
 
 
@@ -46,6 +47,8 @@ class EdgeConv(nn.Module):
 def feature_neighbours(values: Tensor, neighbours: int) -> Tensor:
     """Indices (N, P, k) of the nearest points in the space of the features.
 
+    Distances are computed in float32 or better, under autocast too.
+
     Args:
         values: (N, C, P).
         neighbours: number k of neighbours.
@@ -59,9 +62,13 @@ def feature_neighbours(values: Tensor, neighbours: int) -> Tensor:
             f"neighbours: the set has {num_points} points. Expected at most that many "
             f"neighbours, got {neighbours}. Set options.neighbours"
         )
+    # Far from the origin, products are large and their differences lose all digits.
+    centred = to_float32(values.detach())
+    centred = centred - centred.mean(2, keepdim=True)
     # The order of the squared distances to one point does not depend on its own norm. ``cdist`` is
     # no operator of ONNX.
-    products = values.detach().mT @ values.detach()
+    with torch.autocast(values.device.type, enabled=False):
+        products = centred.mT @ centred
     norms = products.diagonal(dim1=1, dim2=2)
     return (norms[:, None] - 2 * products).topk(neighbours, dim=2, largest=False).indices
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,9 @@ EXPECTED = ("size", "mean", "std")
 """Keys of the attribute ``expects`` of a model."""
 GREY_TO_COLOUR = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 """Normalisation that only makes three channels of one: there are three means."""
+
+IMAGE_ENTRIES = ("vision_config", "num_channels", "backbone_config")
+"""Entries of a configuration of transformers that only models of images have."""
 
 
 def input_of(model: nn.Module) -> dict[str, Any]:
@@ -33,6 +37,19 @@ def input_of(model: nn.Module) -> dict[str, Any]:
             hint = suggestion(name, EXPECTED)
             raise ValueError(f"{type(model).__name__}.expects: unknown entry '{name}'.{hint}")
     return dict(expects)
+
+
+def call_options(model: nn.Module, call: Callable[..., Any]) -> dict[str, Any]:
+    """Return those entries of ``input_of`` that the call of a task reads.
+
+    Tasks without such options get inputs that the processor of a model has prepared.
+
+    Args:
+        model: the model.
+        call: ``(model, batch, ...) -> outputs``.
+    """
+    parameters = inspect.signature(call).parameters
+    return {name: value for name, value in input_of(model).items() if name in parameters}
 
 
 def timm_input(
@@ -58,6 +75,41 @@ def timm_input(
     return expects
 
 
+def transformers_input(transformers: Any, config: Any, path: str | None) -> dict[str, Any]:
+    """Return the expected input of a transformers model of images.
+
+    Args:
+        transformers: the library.
+        config: configuration of the model. Its size counts, if it fixes one.
+        path: folder with the weights and the image processor of the model, or its name on the hub;
+            None for a model without these weights.
+    """
+    size = getattr(config, "image_size", None)
+    expects: dict[str, Any] = {}
+    if size:
+        expects["size"] = tuple(size) if isinstance(size, (list, tuple)) else size
+    reads_images = size or any(hasattr(config, name) for name in IMAGE_ENTRIES)
+    if path is None or not reads_images:
+        return expects
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(path)
+    except (OSError, ValueError, ImportError):
+        # A folder of weights alone, or with the processor of another kind of data.
+        return expects
+    return expects | _processor_statistics(processor)
+
+
+def _processor_statistics(processor: Any) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation of an image processor, for pixels in [0, 1]."""
+    statistics = [getattr(processor, name, None) for name in ("image_mean", "image_std")]
+    if not getattr(processor, "do_normalize", False) or None in statistics:
+        return {}
+    # Pixels are whole numbers up to 255 before the processor multiplies them by its factor.
+    factor = processor.rescale_factor if getattr(processor, "do_rescale", True) else 1
+    mean, std = (tuple(value / (255 * factor) for value in values) for values in statistics)
+    return {"mean": mean, "std": std}
+
+
 def torchvision_input(transforms: Any, channels: int, size: int | None) -> dict[str, Any]:
     """Return the expected input of a torchvision model.
 
@@ -67,11 +119,10 @@ def torchvision_input(transforms: Any, channels: int, size: int | None) -> dict[
         size: image size of a transformer; None for a convolutional network.
     """
     if transforms is not None:
-        return {
-            "size": transforms.crop_size[0],
-            "mean": tuple(transforms.mean),
-            "std": tuple(transforms.std),
-        }
+        statistics = {"mean": tuple(transforms.mean), "std": tuple(transforms.std)}
+        # Transforms of segmentation and of video keep the size or have none that fits the data.
+        sides = getattr(transforms, "crop_size", ())
+        return ({"size": sides[0]} if len(sides) == 1 else {}) | statistics
     expects: dict[str, Any] = {}
     if channels == 1:
         expects |= GREY_TO_COLOUR

@@ -28,6 +28,8 @@ TYPES = {
 class OnnxModel(nn.Module):
     """Model of an ONNX file. It has no gradients and runs on the CPU.
 
+    Images in [0, 1] become whole numbers up to 255 for a file that reads uint8.
+
     Args:
         file: the file.
         output: output that is the logits; None: the one named ``logits``, or the only one.
@@ -107,8 +109,27 @@ class OnnxModel(nn.Module):
 
     def _array(self, name: str, value: Tensor) -> NDArray[Any]:
         kind = TYPES.get(self.inputs[name].type, np.float32)
-        array: NDArray[Any] = value.detach().cpu().numpy().astype(kind, copy=False)
+        value = value.detach().cpu()
+        if value.is_floating_point() and not np.issubdtype(kind, np.floating):
+            value = _pixels(name, value, kind)
+        array: NDArray[Any] = value.numpy().astype(kind, copy=False)
         return array
+
+
+def _pixels(name: str, value: Tensor, kind: Any) -> Tensor:
+    """Images in [0, 1] as whole numbers up to 255; a conversion alone would make them black.
+
+    Raises:
+        ValueError: for other floating-point numbers, whose decimals would be lost.
+    """
+    is_image = value.ndim == 4 and bool(value.min() >= 0) and bool(value.max() <= 1)
+    if kind is not np.uint8 or not is_image:
+        raise ValueError(
+            f"the ONNX model reads {np.dtype(kind).name} numbers as '{name}', which have no "
+            f"decimals. Expected whole numbers, or images in [0, 1] for uint8, got {value.dtype} "
+            f"of shape {tuple(value.shape)}"
+        )
+    return (value * 255).round()
 
 
 def _filled(array: NDArray[Any], rows: int) -> NDArray[Any]:

@@ -143,6 +143,49 @@ def test_torchvision_segmentation_video_and_detection() -> None:
     assert detector.head.classification_head.num_columns == 6
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("resnet18", {"size": 224}), ("lraspp_mobilenet_v3_large", {}), ("r3d_18", {})],
+)
+def test_weights_of_torchvision_have_their_normalisation(
+    name: str, size: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = pytest.importorskip("torchvision.models")
+    weights = models.get_model_weights(name).DEFAULT
+    model = build(f"torchvision:{name}", classes=len(weights.meta["categories"]), channels=3)
+    monkeypatch.setattr(models, "get_model", lambda name, **options: model)
+    loaded = build(f"torchvision:{name}", pretrained=True, **IMAGES)
+    transforms = weights.transforms()
+    statistics = {"mean": tuple(transforms.mean), "std": tuple(transforms.std)}
+    assert input_of(loaded) == size | statistics
+
+
+@pytest.mark.parametrize(
+    ("options", "is_normalised"),
+    [({}, True), ({"do_normalize": False}, False), ({"rescale_factor": 1 / 127.5}, True)],
+)
+def test_weights_of_transformers_have_the_normalisation_of_their_processor(
+    options: dict[str, Any], is_normalised: bool, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = {"model_type": "vit", "intermediate_size": 16, "patch_size": 8, "num_labels": 5}
+    spec = "transformers:AutoModelForImageClassification"
+    saved = build(spec, {"config": config | TINY}, **IMAGES).eval()
+    saved.save_pretrained(tmp_path / "vit")
+    processor = transformers.ViTImageProcessor(
+        size={"height": 32, "width": 32}, image_mean=[0.5, 0.4, 0.3], image_std=[0.2] * 3, **options
+    )
+    processor.save_pretrained(tmp_path / "vit")
+    model = build(spec, {"path": "vit"}, base=tmp_path, pretrained=True, **IMAGES).eval()
+    assert ("mean" in input_of(model)) == is_normalised
+    pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    expected = saved(processor(list(pixels), return_tensors="pt")["pixel_values"]).logits
+    outputs = classification.call(model, {"image": pixels / 255}, **input_of(model))
+    torch.testing.assert_close(outputs["logits"], expected, rtol=1e-4, atol=1e-5)
+    fresh = build(spec, {"path": "vit"}, base=tmp_path, **IMAGES)
+    assert input_of(fresh) == {"size": 32}
+
+
 def test_transformers_from_a_configuration_takes_the_facts_of_the_data() -> None:
     pytest.importorskip("transformers")
     config = {"model_type": "bert", "intermediate_size": 16, **TINY}
@@ -340,6 +383,29 @@ def test_onnx_equals_the_exported_model(tmp_path: Path) -> None:
     (tmp_path / "teacher.onnx").write_bytes(b"no model")
     with pytest.raises(ValueError, match="cannot be read as an ONNX model"):
         build("onnx:teacher.onnx", base=tmp_path, **IMAGES)
+
+
+def test_onnx_files_of_whole_numbers_get_pixels_up_to_255(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=types.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["logits"], axes=[2, 3], keepdims=0),
+    ]
+    for name, kind in (("bytes", types.UINT8), ("integers", types.INT64)):
+        inputs = [helper.make_tensor_value_info("image", kind, ["n", 3, 4, 4])]
+        outputs = [helper.make_tensor_value_info("logits", types.FLOAT, ["n", 3])]
+        graph = helper.make_graph(nodes, "mean", inputs, outputs)
+        opset = [helper.make_opsetid("", 13)]
+        onnx.save(
+            helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / f"{name}.onnx"
+        )
+    image = torch.full((2, 3, 4, 4), 0.4)
+    assert build("onnx:bytes.onnx", base=tmp_path, **IMAGES)(image).eq(102).all()
+    with pytest.raises(ValueError, match="reads uint8 numbers as 'image'"):
+        build("onnx:bytes.onnx", base=tmp_path, **IMAGES)(image - 1)
+    with pytest.raises(ValueError, match=r"reads int64 numbers.*Expected whole numbers"):
+        build("onnx:integers.onnx", base=tmp_path, **IMAGES)(image)
 
 
 def test_the_identity_of_an_estimator_names_a_missing_package(

@@ -61,7 +61,7 @@ class TorchvisionSource(ModelSource):
             check_options(request.spec, request.options, _declared(models, request.name, model))
         if request.loads_weights and family in ("", "video"):
             _fit_head(model, request.fact("classes"))
-        transforms = weights.transforms() if weights and not family else None
+        transforms = weights.transforms() if weights and family != "detection" else None
         expects = torchvision_input(transforms, channels, getattr(model, "image_size", None))
         # Detection models normalise their images themselves, and clips have no image size.
         if family in ("", "segmentation") or (family == "video" and expects):

@@ -11,6 +11,7 @@ from torch import nn
 
 from instil.cards import suggestion
 from instil.networks.complete_weights import load_complete
+from instil.networks.inputs import transformers_input
 from instil.networks.model_source import ModelRequest, ModelSource
 from instil.networks.transformers_configuration import configuration
 
@@ -74,7 +75,9 @@ class TransformersSource(ModelSource):
             _rescale_positions(model, config)
         if is_quantized:
             _keep_unpacked(model)
-        model.expects = _expected_input(config)
+        model.expects = transformers_input(
+            transformers, config, path if request.pretrained else None
+        )
         return model  # type: ignore[no-any-return]
 
 
@@ -151,11 +154,3 @@ def _rescale_positions(model: Any, config: Any) -> None:
     if shared is not None and scale:
         with torch.no_grad():
             shared.positional_embedding.div_(scale)
-
-
-def _expected_input(config: Any) -> dict[str, Any]:
-    """Size of the images, if the configuration fixes it."""
-    size = getattr(config, "image_size", None)
-    if not size:
-        return {}
-    return {"size": tuple(size) if isinstance(size, (list, tuple)) else size}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -101,13 +101,17 @@ def transformers_input(transformers: Any, config: Any, path: str | None) -> dict
 
 def _processor_statistics(processor: Any) -> dict[str, tuple[float, ...]]:
     """Mean and standard deviation of an image processor, for pixels in [0, 1]."""
-    statistics = [getattr(processor, name, None) for name in ("image_mean", "image_std")]
-    if not getattr(processor, "do_normalize", False) or None in statistics:
+    statistics = {"mean": "image_mean", "std": "image_std"}
+    values = {option: getattr(processor, name, None) for option, name in statistics.items()}
+    if not getattr(processor, "do_normalize", False):
         return {}
     # Pixels are whole numbers up to 255 before the processor multiplies them by its factor.
-    factor = processor.rescale_factor if getattr(processor, "do_rescale", True) else 1
-    mean, std = (tuple(value / (255 * factor) for value in values) for values in statistics)
-    return {"mean": mean, "std": std}
+    scale = 255 * (processor.rescale_factor if getattr(processor, "do_rescale", True) else 1)
+    return {
+        option: tuple(value / scale for value in numbers)
+        for option, numbers in values.items()
+        if numbers is not None
+    }
 
 
 def torchvision_input(transforms: Any, channels: int, size: int | None) -> dict[str, Any]:
@@ -121,7 +125,7 @@ def torchvision_input(transforms: Any, channels: int, size: int | None) -> dict[
     if transforms is not None:
         statistics = {"mean": tuple(transforms.mean), "std": tuple(transforms.std)}
         # Transforms of segmentation and of video keep the size or have none that fits the data.
-        sides = getattr(transforms, "crop_size", ())
+        sides: Sequence[int] = getattr(transforms, "crop_size", ())
         return ({"size": sides[0]} if len(sides) == 1 else {}) | statistics
     expects: dict[str, Any] = {}
     if channels == 1:

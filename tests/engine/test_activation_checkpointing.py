@@ -15,6 +15,7 @@ from instil.objectives.features.fitnet import FitNet
 from instil.objectives.features.jacobian import Jacobian
 from instil.objectives.logits.kd import KD
 from instil.schemes.adversarial.adversarial import Adversarial
+from instil.schemes.data_free.zskt import ZSKT
 from instil.schemes.offline.offline import Offline
 from instil.schemes.online.mutual import Mutual
 from instil.tasks.bases.peak_memory import PeakMemory
@@ -61,6 +62,25 @@ def mutual() -> Scheme:
     return Mutual(images(4, 0), [images(4, 1)], {"kd": KD()})
 
 
+class Painter(nn.Module):
+    """Generator of images (N, 1, 8, 8) from codes."""
+
+    latent = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        image: Tensor = self.layers(codes)
+        return image
+
+
+def generated() -> Scheme:
+    """Return a scheme that runs the student in evaluation mode and differentiates it later."""
+    return ZSKT(images(4, 0), Frozen(images(8, 1)), {"kd": KD()}, Painter(), student_steps=2)
+
+
 def double_backward() -> Scheme:
     return Offline(images(4, 0), Frozen(images(8, 1)), {"jacobian": Jacobian()})
 
@@ -88,7 +108,7 @@ def trained(
     return torch.cat([value.flatten().float() for value in released.state_dict().values()])
 
 
-@pytest.mark.parametrize("build", [offline, adversarial, mutual, double_backward])
+@pytest.mark.parametrize("build", [offline, adversarial, mutual, generated, double_backward])
 def test_same_weights_and_statistics(build: Callable[[], Scheme]) -> None:
     assert torch.equal(trained(build, True), trained(build, False))
 

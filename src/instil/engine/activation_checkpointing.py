@@ -28,7 +28,7 @@ class _Checkpointed(nn.Module):
             super().forward,
             *args,
             use_reentrant=False,
-            context_fn=lambda: (contextlib.nullcontext(), _UnchangedBuffers(self)),
+            context_fn=lambda: (contextlib.nullcontext(), _SecondPass(self)),
             **named,
         )
         # Autocast would keep its copies of the weights of all blocks until the end of the pass.
@@ -36,24 +36,40 @@ class _Checkpointed(nn.Module):
         return outputs
 
 
-class _UnchangedBuffers:
-    """Context that undoes the changes of buffers: the second pass would count a batch twice.
+class _SecondPass:
+    """Context of the second pass, in which the parts of a block have the modes of the first pass.
 
-    It can be entered again, as for a graph with two backward passes.
+    Changes of buffers are undone: they would count a batch twice. The context can be entered again,
+    as for a graph with two backward passes.
+
+    Args:
+        block: the block, at the start of its first pass.
     """
 
     def __init__(self, block: nn.Module):
         self.block = block
-        self.before: list[tuple[Tensor, Tensor]] = []
+        # A scheme may run a network in evaluation mode within a step, and the backward pass is
+        # after that.
+        self.modes = {part: part.training for part in block.modules()}
+        self.buffers: list[tuple[Tensor, Tensor]] = []
+        self.later_modes: dict[nn.Module, bool] = {}
 
     def __enter__(self) -> None:
-        self.before = [(buffer, buffer.detach().clone()) for buffer in self.block.buffers()]
+        self.buffers = [(buffer, buffer.detach().clone()) for buffer in self.block.buffers()]
+        self.later_modes = {part: part.training for part in self.modes}
+        _set_modes(self.modes)
 
     def __exit__(self, *error: object) -> None:
-        for buffer, value in self.before:
+        _set_modes(self.later_modes)
+        for buffer, value in self.buffers:
             # ``data``: autograd must not take this for a change of a value that it has saved.
             buffer.data.copy_(value)
-        self.before = []
+        self.buffers = []
+
+
+def _set_modes(modes: dict[nn.Module, bool]) -> None:
+    for part, mode in modes.items():
+        part.training = mode
 
 
 def checkpoint_learners(scheme: Scheme) -> None:

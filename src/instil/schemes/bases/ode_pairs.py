@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from instil.core import Batch
 from instil.functional.diffusion.noise_schedule import NoiseSchedule
-from instil.functional.keyed_random import keyed_index
+from instil.functional.keyed_random import keyed_index, stream_key
 from instil.generation.diffusion_sampler import solve
 from instil.schemes.bases.diffusion import DiffusionScheme
 
+NOISE_STREAM = "scheme.pairs.noise"
+"""Random stream of the noise and the classes of the pairs."""
 CHUNK = 256
 """Number of images that the teacher samples at once."""
 
@@ -77,8 +79,11 @@ class OdePairs(nn.Module):
         """
         if self.num_filled:
             return
+        # A stream of its own: the images of an evaluation begin with the noise of a plain seed, and
+        # would be training data.
+        seed = (stream_key(NOISE_STREAM) + int(batch.get("seed", 0))) % 2**63
         # Drawn on the CPU, so that all devices have the same pairs.
-        generator = torch.Generator().manual_seed(int(batch.get("seed", 0)))
+        generator = torch.Generator().manual_seed(seed)
         self.noise.copy_(torch.randn(self.noise.shape, generator=generator))
         if self.num_classes:
             self.label.copy_(torch.randint(self.num_classes, self.label.shape, generator=generator))

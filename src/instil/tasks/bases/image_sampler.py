@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Net, side_effect_free
 from instil.engine.cpu_offload import device_of
+from instil.functional.keyed_random import stream_key
 from instil.functional.pictures import encode_png, image_grid
 from instil.generation.diffusion_sampler import sample_images
 from instil.modules.denoiser import Denoiser
@@ -17,6 +18,8 @@ from instil.modules.noisy_sample import to_image_range
 
 SEED = 0
 """Seed of the noise of all evaluations."""
+STEPS_STREAM = "sampler.steps"
+"""Random stream of the noise that the solver ``consistency`` adds between two steps."""
 BATCH_SIZE = 256
 """Number of images that are generated at once."""
 
@@ -53,9 +56,10 @@ class ImageSampler:
         """
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(count, *shape, generator=generator)
-        # Each batch has a generator of its own on the device of the model.
         device = device_of(self.denoiser)
-        steps_generator = torch.Generator(device).manual_seed(seed)
+        # With the seed of the first noise, a generator on the CPU would repeat that noise.
+        steps_seed = (stream_key(STEPS_STREAM) + seed) % 2**63
+        steps_generator = torch.Generator(device).manual_seed(steps_seed)
         classes = None if label is None else label.repeat(-(-count // len(label)))[:count]
         parts = []
         with side_effect_free(self.denoiser):

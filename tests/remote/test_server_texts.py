@@ -27,9 +27,10 @@ from instil.functional.token_log_probs import token_log_probs
 from instil.generation.options import Sampling
 from instil.generation.rollout_options import Rollouts
 from instil.objectives.logits.reverse_kl import ReverseKL
-from instil.remote.connection import ServerUnreachableError
+from instil.remote.connection import Connection, ServerUnreachableError
+from instil.remote.server_process import ServerProcess
 from instil.remote.server_texts import ServerTexts
-from instil.remote.text_formats import SERVERS, read_text
+from instil.remote.text_formats import SERVERS, TextRequest, read_text
 from instil.schemes.language.on_policy import OnPolicy
 from instil.tasks.language import call
 from instil.teachers.frozen import Frozen
@@ -369,3 +370,41 @@ def test_a_command_that_ends_is_an_error_with_its_last_line(tmp_path: Path) -> N
     )
     with pytest.raises(ValueError, match=r"command: the server has ended: no .*student\.gguf"):
         texts.start(llama(1))
+
+
+def test_a_server_that_responds_before_the_command_is_an_error(serving: Serving) -> None:
+    """It would generate the texts, with other weights, if the command cannot use its port."""
+    process = ServerProcess([sys.executable, "-c", "input()"], Connection(serving.url, "KEY"))
+    with pytest.raises(ValueError, match=r"command: another server responds at http://127.0.0.1"):
+        process.start()
+
+
+@llama_cpp.needed
+def test_llama_cpp_applies_the_temperature_before_top_p(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    from instil.export.gguf import to_gguf
+    from tests.export.test_gguf import TEXT, batch_of, digits, student, words
+
+    tokenizer = words(digits)
+    prompt = tokenizer.encode(TEXT)[0][:8]
+    net = student(tokenizer.size)
+    to_gguf(net, batch_of(prompt), tmp_path / "student.gguf", tokenizer, "f32")
+    with torch.no_grad():
+        logits = net(batch_of(prompt))["logits"][0, -1]
+    kind = SERVERS["llama_cpp"]
+    temperature, top_p = 4.0, 0.5
+    with llama_cpp.serving(tmp_path / "student.gguf", exact=True) as url:
+        tokens = set()
+        for seed in range(40):
+            body = kind.body(TextRequest(prompt, 1, seed, temperature, top_p, ()), "")
+            response = llama_cpp.request(url, kind.address(""), **body)
+            tokens |= set(read_text(kind, response, tokenizer.size)[0])
+    nuclei = [nucleus((logits / divisor).softmax(-1), top_p) for divisor in (1.0, temperature)]
+    assert tokens <= nuclei[1]
+    assert not tokens <= nuclei[0]
+
+
+def nucleus(probability: torch.Tensor, mass: float) -> set[int]:
+    """Most likely tokens that together reach a probability mass."""
+    ordered, order = probability.sort(descending=True)
+    return set(order[ordered.cumsum(0) - ordered < mass].tolist())

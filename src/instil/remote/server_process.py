@@ -34,9 +34,16 @@ class ServerProcess:
         """Start the process and wait until the server responds.
 
         Raises:
-            ValueError: if the program cannot be started or ends.
+            ValueError: if the program cannot be started or ends, or another server responds
+                already.
             ServerUnreachableError: if it does not respond in time.
         """
+        if self._responds():
+            # Its responses, with other weights, would be taken for those of the new process.
+            raise ValueError(
+                f"command: another server responds at {self.connection.root} already. Expected a "
+                "free address. End that server or choose another port"
+            )
         with tempfile.TemporaryFile() as log:
             try:
                 process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT)

@@ -112,7 +112,7 @@ def _llama_body(request: TextRequest, model: str) -> dict[str, Any]:
         "n_predict": request.max_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
-        "samplers": ["top_p", "temperature"],
+        "samplers": ["temperature", "top_p"],
         "seed": request.seed,
         "return_tokens": True,
         "cache_prompt": False,

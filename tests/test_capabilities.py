@@ -59,7 +59,7 @@ def test_a_protocol_with_an_attribute_needs_an_instance() -> None:
 TAGGED: dict[tuple[str, Tag], str] = {
     ("objective", "aligned_tokens"): "dskd dskd_cma gold multilevel_ot uld",
     ("objective", "related_positions"): "multilevel_ot",
-    ("scheme", "changed_inputs"): "adaad dpkd iad iad_ii krd views",
+    ("scheme", "changed_inputs"): "adaad dpkd iad iad_ii krd momentum_contrast views",
     ("scheme", "synthetic_labels"): "cmi deep_inversion fast_data_free",
     ("scheme", "new_architecture"): "filter_kd reused_classifier sandwich",
     ("scheme", "predictions_by_index"): "filter_kd",

@@ -430,9 +430,10 @@ def test_a_store_has_the_roles_that_the_scheme_itself_reads(tmp_path: Path) -> N
 def test_outputs_of_the_data_do_not_fit_a_scheme_that_changes_the_inputs(
     key: str, sections: dict[str, Any]
 ) -> None:
-    one = recipe(scheme={"type": "iad", "attack_steps": 1}, **sections)
-    with pytest.raises(RecipeError, match=rf"{key}: .* the scheme iad changes the inputs"):
-        check_changed_inputs(one)
+    for scheme in ("iad", "momentum_contrast"):
+        one = recipe(scheme={"type": scheme}, **sections)
+        with pytest.raises(RecipeError, match=rf"{key}: .* the scheme {scheme} changes the inputs"):
+            check_changed_inputs(one)
     check_changed_inputs(recipe(scheme={"type": "ard"}, **sections))
 
 

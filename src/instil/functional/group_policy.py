@@ -58,6 +58,28 @@ def clipped_policy_values(
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
+def answer_tokens(token: Tensor, reference: Tensor) -> Tensor:
+    """Tokens of whole answers whose first tokens belong to the prompts.
+
+    A prompt of a minimum length may contain the beginning of the answer of the data.
+
+    Args:
+        token: generated tokens (N, T), -100 at other positions.
+        reference: tokens of the data's answers (N, T), -100 at other positions.
+
+    Returns:
+        (N, T): the generated tokens, and the reference before the first of them.
+
+    Example:
+        >>> import torch
+        >>> answer_tokens(torch.tensor([[-100, -100, 6]]), torch.tensor([[-100, 4, 5]]))
+        tensor([[-100,    4,    6]])
+    """
+    first = (token != UNLABELLED).int().argmax(-1, keepdim=True)
+    position = torch.arange(token.shape[-1], device=token.device)
+    return torch.where(position < first, reference, token)
+
+
 def exact_match(token: Tensor, reference: Tensor) -> Tensor:
     """Reward of generated texts that equal the texts of the data.
 

@@ -65,11 +65,11 @@ class PredictionTable(nn.Module):
         """Record the predictions of one step.
 
         Args:
-            index: samples (N,), each at most once.
+            index: samples (N,); those that count at most once.
             probabilities: their predictions (N, C).
-            counted: False (N,) for samples whose row stays as it is.
+            counted: False (N,) for entries that are left out.
             smoothing: weight of the new predictions.
         """
-        average = self.average[index]
-        updated = smoothed_predictions(average, probabilities, smoothing)
-        self.average[index] = torch.where(counted[:, None], updated, average)
+        # Selected first: a process without data repeats samples of its last batch, uncounted.
+        index, probabilities = index[counted], probabilities[counted]
+        self.average[index] = smoothed_predictions(self.average[index], probabilities, smoothing)

@@ -165,9 +165,12 @@ class Batches:
     @staticmethod
     def empty_like(batch: Batch) -> Batch:
         """Copy of a batch in which no item counts, for a process that has run out of data."""
+        # Rows of a second task, or of rejected texts, have a mask under a prefixed key.
+        masks = [key for key in batch if key.endswith("_valid") and key != "teacher_valid"]
+        empty = {key: torch.zeros_like(batch[key]) for key in masks}
         if "valid" in batch:
-            return batch | {"valid": torch.zeros_like(batch["valid"])}
-        return batch | {"valid": torch.zeros(batch_size(batch), dtype=torch.bool)}
+            return batch | empty | {"valid": torch.zeros_like(batch["valid"])}
+        return batch | empty | {"valid": torch.zeros(batch_size(batch), dtype=torch.bool)}
 
 
 def _calibrated(objectives: Objectives) -> dict[str, Calibrated]:

@@ -94,3 +94,17 @@ def test_keep_reuses_the_values_of_the_forward_pass(monkeypatch: pytest.MonkeyPa
 
 def test_start_may_be_a_schedule() -> None:
     assert float(TAID(start=Schedule(0.1, 0.5)).time) == pytest.approx(0.1)
+
+
+def test_a_step_without_items_changes_nothing() -> None:
+    objective = TAID(0.2, 0.9, 0.5)
+    objectives = Objectives({"it": objective})
+    logits = {"logits": draw(4, 5)}, {"logits": draw(4, 5, seed=1)}
+    objectives.build(*logits)
+    clock: Batch = {"index": torch.arange(4), "progress": torch.tensor(0.1)}
+    for counts in (True, True, False):
+        before = copy.deepcopy(objective.state_dict())
+        update = objectives(*logits, clock | {"valid": torch.full((4,), counts)})
+        objectives.after_step(update.state_updates)
+    for name, value in objective.state_dict().items():
+        assert torch.equal(value, before[name])

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from instil.core import Objectives, Schedule
 from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.jsd import JSD
 from instil.objectives.logits.skewed_reverse_kl import SkewedReverseKL
 from instil.schemes.language.distillm import DistiLLM
 from instil.teachers.frozen import Frozen
@@ -46,6 +48,26 @@ def test_the_probability_rises_when_the_validation_loss_does() -> None:
         scheme.after_step(rows_with_loss(loss))
         probabilities.append(float(scheme.student_text_prob))
     assert probabilities == [0, 0, 0, 0, 0, 0.25, 0.25, 0.25, 0.25, 0.5]
+
+
+def test_a_check_without_held_out_items_has_no_loss_to_compare() -> None:
+    scheme = make(every=1, prob_increment=0.25)
+    for loss in (1.0, None, 0.9, None):
+        nothing = {"validation": torch.zeros(1, 2, 2)}
+        scheme.after_step(nothing if loss is None else rows_with_loss(loss))
+    assert float(scheme.student_text_prob) == 0
+    scheme.after_step(rows_with_loss(1.0))
+    assert float(scheme.student_text_prob) == 0.25
+
+
+def test_a_rising_weight_does_not_raise_the_validation_loss() -> None:
+    objectives = Objectives({"jsd": JSD()}, {"jsd": Schedule(0.0, 2.0)})
+    scheme = DistiLLM(net(8), Frozen(net(8, 1)), objectives, held_out=0.4, sampling=SAMPLING)
+    scheme.prepare(prompts())
+    rows = [scheme.before_step(timed(0, now))["validation_rows"] for now in (0.1, 0.9)]
+    early, late = map(scheme.validation_losses, rows)
+    assert early[0, 0] > 0
+    torch.testing.assert_close(early, late)
 
 
 def test_held_out_rows_are_the_same_in_every_epoch_and_not_trained_on() -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
-from instil.core import Batch
+from instil.core import Batch, Net
 from instil.generation.options import Sampling
 from instil.generation.rollout_options import Rollouts
 from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.schemes.language.kdrl import KDRL
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
-from tests.schemes.texts import SAMPLING, net, prompts, timed
+from tests.schemes.texts import LENGTH, SAMPLING, VOCABULARY, net, prompts, timed
 
 
 def scheme(**options: object) -> KDRL:
@@ -111,6 +113,42 @@ def test_solved_texts_are_left_out_of_the_distillation_only() -> None:
     counts = run.counts(batch)
     assert counts["policy"] == text["valid"].sum()
     assert counts["reverse_kl"] == text["valid"][::2].sum()
+
+
+class Constant(torch.nn.Module):
+    """Language model that always writes the token 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(VOCABULARY))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return 90.0 * torch.nn.functional.one_hot(torch.full_like(ids, 3), VOCABULARY) + self.bias
+
+
+@pytest.mark.parametrize("min_prompt_tokens", [1, 4])
+def test_a_prompt_with_the_beginning_of_an_answer_leaves_the_reward_of_the_rest(
+    min_prompt_tokens: int,
+) -> None:
+    nets = [Net(Constant(), lambda model, batch: {"logits": model(batch["input_ids"])})] * 2
+    run = KDRL(
+        nets[0],
+        Frozen(copy.deepcopy(nets[1])),
+        {"reverse_kl": ReverseKL()},
+        sampling=Sampling(min_prompt_tokens=min_prompt_tokens),
+        distils_solved=False,
+    )
+    ids = torch.full((4, LENGTH), 3)
+    valid = torch.arange(LENGTH).expand(4, -1) > 0
+    label = ids.masked_fill(~valid, -100)
+    # One answer differs from the text in its first token, another one in its last.
+    label[2, 1] = label[3, -1] = 5
+    rows = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "valid": valid}
+    batch = timed() | rows | {"label": label, "index": torch.arange(4)}
+    run.prepare(batch)
+    distilled = run.before_step(batch)["distilled_text"]["valid"].any(1)
+    is_wrong = [False, False, min_prompt_tokens == 1, True]
+    assert distilled.tolist() == is_wrong * run.group_size
 
 
 def test_wrong_options_are_refused() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from instil.core import Schedule
+from instil.generation.options import Sampling
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.forward_kl import ForwardKL
 from instil.schemes.language.sequence_level import SequenceLevel
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.nets import count_calls
-from tests.schemes.texts import GREEDY, SAMPLING, net, prompts, timed
+from tests.schemes.texts import END, GREEDY, SAMPLING, net, prompts, timed
 
 
 def test_contracts() -> None:
@@ -32,6 +34,17 @@ def test_labels_are_the_most_likely_tokens_of_the_teacher() -> None:
     likeliest = teacher(text)["logits"].argmax(-1)
     assert text["valid"].sum() > 20
     assert torch.equal(text["label"], torch.where(text["valid"], likeliest, -100))
+
+
+def test_a_lost_text_is_generated_again_unchanged_with_a_scheduled_temperature() -> None:
+    sampling = Sampling(temperature=Schedule(0.0, 4.0), eos_token_id=END)  # type: ignore[arg-type]
+    labels = []
+    for progress in (0.0, 0.9):
+        scheme = SequenceLevel(
+            net(8), Frozen(net(8, 1)), {"cross_entropy": CrossEntropy()}, sampling
+        )
+        labels.append(scheme.before_step(timed(3, progress))["label"])
+    assert torch.equal(*labels)
 
 
 def test_texts_are_generated_once_and_uncounted_rows_get_none() -> None:

@@ -8,6 +8,7 @@ import torch
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.schemes.language.step_by_step import StepByStep
 from instil.testing import check_scheme
+from instil.training.batches import Batches
 from tests.schemes.texts import net, prompts, two_tasks
 
 
@@ -36,6 +37,13 @@ def test_the_loss_is_that_of_both_tasks() -> None:
     counts = scheme.counts(batch)
     assert counts["rationale"] == batch["rationale_valid"].sum()
     assert counts["cross_entropy"] == batch["valid"].sum()
+
+
+def test_a_process_without_data_has_no_rationales() -> None:
+    scheme = make()
+    scheme.prepare(two_tasks())
+    counts = scheme.counts(Batches.empty_like(two_tasks()))
+    assert counts["rationale"] == counts["cross_entropy"] == 0
 
 
 def test_rows_without_rationales_are_refused() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from instil.core import Net
 from instil.engine import Engine, Optimization
@@ -112,3 +113,32 @@ def test_a_pattern_without_layers_is_refused() -> None:
     scheme = DPHuBERT(net(16), Frozen(net(8, 1)), {"kd": KD()}, layers="*.attention")
     with pytest.raises(ValueError, match=r"no layer matches '\*\.attention'.* such as stem, head"):
         scheme.prepare(batch())
+
+
+def attention() -> nn.Sequential:
+    layer = nn.TransformerEncoderLayer(6, 2, 8, 0.0, batch_first=True)
+    return nn.Sequential(nn.Unflatten(1, (1, 6)), layer, nn.Flatten(), nn.Linear(6, 5))
+
+
+@pytest.mark.parametrize(
+    ("model", "paths"),
+    [
+        # The attention reads the weight of its last layer and never calls it.
+        (attention(), ["1.linear1", "1.linear2"]),
+        (nn.Sequential(weight_norm(nn.Linear(6, 4)), nn.Linear(4, 4), nn.Linear(4, 5)), ["1"]),
+    ],
+)
+def test_layers_whose_export_cannot_have_gates_have_none(
+    model: nn.Module, paths: list[str]
+) -> None:
+    scheme = DPHuBERT(model, Frozen(net(8, 1)), {"kd": KD()})
+    scheme.prepare(batch())
+    assert scheme.paths == paths
+    gates = [gate for gate in scheme.gates if isinstance(gate, HardConcreteGates)]
+    for gate in gates:
+        gate.location.data.copy_(torch.linspace(-4, 4, len(gate.location)))
+    values = dict(zip(paths, (gate.fixed() for gate in gates), strict=True))
+    scheme.eval()
+    with torch.no_grad(), gated(scheme.student, values):
+        expected = scheme.student(batch())["logits"]
+    torch.testing.assert_close(scheme.export().eval()(batch())["logits"], expected)

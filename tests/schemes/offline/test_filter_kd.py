@@ -9,6 +9,7 @@ import torch
 
 from instil import recipe
 from instil.core import Batch, Objectives
+from instil.engine import Engine, Optimization
 from instil.experiment import trained_teachers as trained
 from instil.experiment.experiment import Experiment
 from instil.experiment.filtered_teachers import check_predictions_by_index
@@ -20,6 +21,8 @@ from instil.recipe import RecipeError
 from instil.schemes.offline.filter_kd import FilterKD
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
+from instil.training.batches import Batches
+from instil.training.step import train_step
 from tests.nets import batch, net
 
 
@@ -73,6 +76,17 @@ def test_table_matches_a_loop_over_steps_and_samples() -> None:
     assert 16 < len(expected) < 20
     for index, row in enumerate(table):
         assert row == pytest.approx(expected.get(index, [0.0] * 5), abs=1e-6)
+
+
+def test_a_repeated_sample_that_does_not_count_leaves_the_prediction_as_it_is() -> None:
+    """The micro-batch of a process without data repeats the samples of its last one."""
+    teacher = scheme()
+    teacher.prepare(batch())
+    engine = Engine("cpu")
+    engine.setup(teacher, lambda learner: Optimization("sgd", {"lr": 0.1}))
+    train_step(engine, teacher, [clocked(0), Batches.empty_like(clocked(0))])
+    assert teacher.table is not None
+    assert (teacher.table.average[:16].sum(1) > 0.99).all()
 
 
 def test_student_learns_from_the_table_by_the_loss_of_the_paper() -> None:

@@ -190,11 +190,14 @@ class TAID(TokenObjective):
         """Update the time with the mean loss of the whole step."""
         if not rows or not len(rows["loss"]):
             return
-        loss = (rows["loss"].sum() / rows["count"].sum().clamp_min(1)).to(self.time)
+        count = rows["count"].sum()
+        loss = (rows["loss"].sum() / count.clamp_min(1)).to(self.time)
         floor = self.start + (self.end - self.start) * rows["progress"][:1].to(self.time)
         time, momentum = next_time(
             self.time, self.momentum, self.before, loss, floor, self.end, self.rate, self.smoothing
         )
-        self.time.copy_(time)
-        self.momentum.copy_(momentum)
-        self.before.copy_(loss.expand(1))
+        # A step without items has no loss to compare with the steps before and after it.
+        new = {"time": time, "momentum": momentum, "before": loss.expand(1)}
+        for name, value in new.items():
+            buffer = self.get_buffer(name)
+            buffer.copy_(torch.where(count > 0, value, buffer))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch
+from instil.functional.group_policy import answer_tokens
 from instil.generation.lockstep import Lockstep
 from instil.generation.reader import idle_row, index_batch
 from instil.generation.sampling import sample_tokens
@@ -85,8 +86,9 @@ class TeacherTexts:
             if has_text.any():
                 self._check_accepted(batch, is_seen=True)
             return
-        # The random numbers depend on the step; at step 0 a text is the same in every epoch.
-        first = batch | {"step": torch.tensor(0)}
+        # The random numbers depend on the step, and a scheduled temperature on the progress; at the
+        # start of the training a text is the same in every epoch, and after a resumption.
+        first = batch | {"step": torch.tensor(0), "progress": torch.tensor(0.0)}
         rows = torch.tensor(missing, dtype=torch.int64, device=has_text.device)
         text = _generate(scheme, first, rows)
         if self.verify is not None:
@@ -107,7 +109,7 @@ class TeacherTexts:
         """Replace wrong texts of rows by further candidates, in place; wrong ones do not count."""
         assert self.verify is not None
         reference = batch["label"].masked_fill(~batch["valid"], UNLABELLED)[rows]
-        is_correct = self.verify(text["token"], reference)
+        is_correct = self.verify(answer_tokens(text["token"], reference), reference)
         for index in range(1, self.candidates):
             wrong = (~is_correct).nonzero().squeeze(1)
             if not lockstep.any(bool(len(wrong))):
@@ -116,7 +118,8 @@ class TeacherTexts:
             other = _generate(scheme, batch, rows[wrong], f"scheme.text.{index}")
             for key in TEXT:
                 text[key][wrong] = other[key]
-            is_correct[wrong] = self.verify(other["token"], reference[wrong])
+            answers = answer_tokens(other["token"], reference[wrong])
+            is_correct[wrong] = self.verify(answers, reference[wrong])
         text["valid"] &= is_correct[:, None]
         text["token"].masked_fill_(~is_correct[:, None], UNLABELLED)
         self.num_accepted += int(is_correct.sum())

@@ -198,6 +198,9 @@ class DistiLLM(GenerativeScheme):
         """
         if not len(batch["input_ids"]):
             return torch.zeros_like(self.seen)
+        # Scheduled weights and options have their last values: the change of a schedule would be
+        # taken for one of the student.
+        batch = batch | {"progress": torch.tensor(1.0)}
         # Losses are means over items. Sums and counts, in contrast, add up over micro-batches and
         # ranks.
         counts = self.objectives.counts(batch)
@@ -226,7 +229,8 @@ class DistiLLM(GenerativeScheme):
 
     def _update_probability(self) -> None:
         # Tensor operations only: reading a value on the host would wait for the device.
-        is_check = self.steps % self.every == 0
+        # Without a held-out item since the last check there is no loss to compare.
+        is_check = (self.steps % self.every == 0) & (self.seen[:, 1].sum() > 0)
         loss = (self.seen[:, 0] / self.seen[:, 1].clamp_min(1)).sum()
         rises = is_check & (loss > self.before + self.tolerance)
         raised = (self.student_text_prob + self.prob_increment).clamp_max(1)

@@ -24,6 +24,7 @@ from instil.core import (
     mean,
 )
 from instil.functional.group_policy import (
+    answer_tokens,
     clipped_policy_values,
     exact_match,
     group_advantages,
@@ -157,7 +158,8 @@ class KDRL(GenerativeScheme):
         """Rewards (N,) of generated texts.
 
         Args:
-            text: rows with generated texts; ``token`` (N, T) has their tokens.
+            text: rows with generated texts; ``token`` (N, T) has the tokens of the answers, also
+                those at the beginning that belong to the prompts.
             reference: tokens of the data's texts (N, T), -100 at other positions.
         """
         if self.verify is not None:
@@ -176,7 +178,9 @@ class KDRL(GenerativeScheme):
     def before_step(self, batch: Batch) -> Batch:
         reference = batch["label"].masked_fill(~batch["valid"], UNLABELLED)
         group = self.student_text(batch)
-        rewards = self.reward(group, reference.repeat(self.group_size, 1))
+        references = reference.repeat(self.group_size, 1)
+        answers = group | {"token": answer_tokens(group["token"], references)}
+        rewards = self.reward(answers, references)
         group["index"] = batch["index"].repeat(self.group_size)
         group["advantage"] = group_advantages(rewards.view(self.group_size, -1)).flatten()
         distilled = dict(group)

@@ -61,7 +61,8 @@ class DPHuBERT(Scheme):
 
     The outputs of layers have hard-concrete gates. A Lagrangian with trained multipliers moves the
     expected share of removed weights of these layers to a target, which rises from 0. The student
-    is exported with the gates multiplied into its weights: a closed gate is a row of zeros.
+    is exported with the gates multiplied into its weights: a closed gate is a row of zeros. Layers
+    with weight norm, and those whose weight another module reads, have no gates.
 
     Raises:
         ValueError: if no layer matches ``layers``.
@@ -120,11 +121,7 @@ class DPHuBERT(Scheme):
         return "reads the gates outside a forward pass"
 
     def build(self, batch: Batch) -> None:
-        candidates = [
-            (path, part)
-            for path, part in self.student.model.named_modules()
-            if isinstance(part, LAYERS)
-        ]
+        candidates = self._candidates(batch)
         if self.layers is None:
             matching = candidates[:-1]
         else:
@@ -138,6 +135,29 @@ class DPHuBERT(Scheme):
         self.paths = [path for path, _ in matching]
         self.gates.extend(HardConcreteGates(layer) for _, layer in matching)
         super().build(batch)
+
+    def _candidates(self, batch: Batch) -> list[tuple[str, nn.Module]]:
+        """Paths and layers that may have gates: the network calls them, and their weight is stored.
+
+        The attention of torch reads the weight of a layer that it never calls, and weight norm
+        computes it from other parameters. Gates on the output would not be those of the export.
+        """
+        called: set[nn.Module] = set()
+
+        def record(layer: nn.Module, *_: Any) -> None:
+            called.add(layer)
+
+        modules = self.student.model.named_modules()
+        layers = [(path, part) for path, part in modules if isinstance(part, LAYERS)]
+        with contextlib.ExitStack() as hooks:
+            for _, layer in layers:
+                hooks.callback(layer.register_forward_hook(record).remove)
+            self.student(batch)
+        return [
+            (path, layer)
+            for path, layer in layers
+            if layer in called and "weight" in dict(layer.named_parameters(recurse=False))
+        ]
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)

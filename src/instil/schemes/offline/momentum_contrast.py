@@ -88,6 +88,7 @@ class MomentumContrast(Scheme):
         2022,
         source="offline",
         algorithms=("contrastive",),
+        tags=("changed_inputs",),
         tasks=("representation", "classification"),
         labels=("none", "single"),
         equation=r"\mathcal{L}_{obj}(z, f^t) - \lambda \log \frac{e^{\hat z^\top \hat k / \tau}}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from instil.core import Batch
 from instil.data.label_kinds import GradedData
@@ -43,6 +45,21 @@ class Links(GradedData):
         self.graphs = tuple(graphs)
         facts = {"features": num_features, "nodes": num_nodes}
         super().__init__({"pair_index": pair_index, "part": part}, label, facts)
+
+    @property
+    def hops(self) -> int:
+        """Number of edges up to which neighbours are added to a batch."""
+        return self.graphs[0].hops
+
+    def with_hops(self, hops: int) -> Self:
+        """Return the same samples with all edges up to another number of hops.
+
+        Args:
+            hops: number of edges up to which neighbours are added.
+        """
+        links = copy.copy(self)
+        links.graphs = tuple(graph.with_hops(hops) for graph in self.graphs)
+        return links
 
     @property
     def digest_values(self) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import zlib
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,17 @@ class Nodes(Samples):
     def digest_values(self) -> tuple[Tensor, ...]:
         """Labels, and the whole graph: neighbours of other splits are in the batches, too."""
         return (self.label, self.index, self.edges, *self.node_inputs.values())
+
+    def with_hops(self, hops: int) -> Self:
+        """Return the same nodes with all edges up to another number of hops.
+
+        Args:
+            hops: number of edges up to which neighbours are added.
+        """
+        nodes = copy.copy(self)
+        nodes.hops = hops
+        nodes.fanout = None
+        return nodes
 
     def inputs(self, rows: Tensor) -> Batch:
         """Return the features of these nodes, without edges."""

@@ -19,6 +19,7 @@ from instil.data.samples import Facts
 from instil.engine.cpu_offload import offloaded_blocks, undo_offload
 from instil.experiment.compression import Observer, check_copied, compress
 from instil.experiment.experiment import Experiment
+from instil.experiment.graph_reach import check_reach
 from instil.experiment.network_inputs import check_channel_statistics, check_reads, input_size
 from instil.experiment.offloaded_teachers import offload_teacher
 from instil.experiment.own_losses import label_options
@@ -76,6 +77,7 @@ def build_network(
                 load_weights(net.model, experiment.recipe.locate(config.weights))
         net.freeze(config.freeze)
         offload_teacher(net, config)
+        check_reach(net, samples)
         return net
 
 
@@ -201,11 +203,8 @@ class NetworkBuilder:
     def _input_options(self, config: ModelConfig) -> tuple[dict[str, Any], Counts]:
         """Options of the task's call, and axes to shorten, that the section ``input`` sets."""
         options = config.input.model_dump(exclude_none=True)
-        counts = {
-            name: (*self.task.axes[name], options.pop(name))
-            for name in self.task.axes
-            if name in options
-        }
+        names = [name for name in self.task.axes if name in options]
+        counts = {name: (*self.task.axes[name], options.pop(name)) for name in names}
         parameters = inspect.signature(self.task.call).parameters
         unknown = [key for key in options if key not in parameters]
         if unknown:

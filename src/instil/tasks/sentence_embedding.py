@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
+from instil.networks.sentence_pooling import pooled
 from instil.tasks.bases.checks import TEXT_TASKS, check_compares_tokens
 from instil.tasks.bases.main_output import main_output
 from instil.tasks.bases.task import Evaluation, Task
@@ -26,7 +27,8 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     """Compute the embeddings of texts and of their partners.
 
     An embedding is the mean of the last hidden state over the tokens without padding (Reimers &
-    Gurevych 2019), unless the model returns ``sentence_embedding`` itself.
+    Gurevych 2019), unless the model returns ``sentence_embedding`` itself or its files define
+    another pooling (``instil.networks.sentence_pooling``).
 
     Args:
         model: a transformers model, or one that is called like it.
@@ -64,9 +66,8 @@ def embed(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Outputs:
         states = result["last_hidden_state"]
     else:
         states = result["hidden_states"][-1]
-    weight = (torch.ones_like(ids) if mask is None else mask)[..., None].to(states.dtype)
-    mean = (states * weight).sum(1) / weight.sum(1).clamp_min(1)
-    return {"sentence_embedding": mean, **outputs}
+    embedding = pooled(model, states, torch.ones_like(ids) if mask is None else mask)
+    return {"sentence_embedding": embedding, **outputs}
 
 
 class SentenceEmbedding(Task):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from instil.cards import suggestion
 from instil.networks.complete_weights import load_complete
 from instil.networks.inputs import transformers_input
 from instil.networks.model_source import ModelRequest, ModelSource
+from instil.networks.sentence_pooling import pooling_of
 from instil.networks.transformers_configuration import configuration
 
 OPTIONS = ("path", "config", "dtype", "attn_implementation", "quantization_config", "gguf_file")
@@ -75,10 +78,24 @@ class TransformersSource(ModelSource):
             _rescale_positions(model, config)
         if is_quantized:
             _keep_unpacked(model)
+        if request.name == "AutoModel" and request.pretrained and path is not None:
+            read = functools.partial(_read_json, transformers, path)
+            model.sentence_pooling = request.create(lambda: pooling_of(read))
         model.expects = transformers_input(
             transformers, config, path if request.pretrained else None
         )
         return model  # type: ignore[no-any-return]
+
+
+def _read_json(transformers: Any, path: str, name: str) -> Any:
+    """Return the content of a file in the folder of a model, or on the hub; None without it."""
+    file = transformers.utils.cached_file(
+        path,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
 
 
 def _is_quantized(config: Any, options: Mapping[str, Any]) -> bool:

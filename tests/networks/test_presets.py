@@ -168,6 +168,45 @@ def test_transformers_models():
     assert outputs["embedding"].shape == (2, 8)
 
 
+VIT = {
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "image_size": 8,
+    "patch_size": 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Dinov2", VIT),
+        ("ConvNext", {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "patch_size": 2}),
+        ("Swin", {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "patch_size": 2}),
+        ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}),
+        ("ViT", VIT),
+        ("ViTMSN", VIT),
+    ],
+)
+def test_transformers_models_without_a_head_have_their_pooled_output(name, options):
+    transformers = pytest.importorskip("transformers")
+    if name == "Swin":
+        options = options | {"image_size": 8, "window_size": 2}
+    config = getattr(transformers, f"{name}Config")(**options)
+    net = _of(getattr(transformers, f"{name}Model")(config))
+    assert "head" not in net.taps or name == "ViT"
+    image = torch.rand(2, 3, 32 if name == "ResNet" else 8, 32 if name == "ResNet" else 8)
+    outputs, result = net({"image": image}), net.model(image)
+    if name == "ViTMSN":
+        assert "embedding" not in outputs
+    elif name == "ViT":
+        # The layer after it is new for weights that were trained without a pooler, such as DINO.
+        torch.testing.assert_close(outputs["embedding"], result.last_hidden_state[:, 0])
+    else:
+        torch.testing.assert_close(outputs["embedding"], result.pooler_output.flatten(1))
+
+
 def _of(model: nn.Module) -> Net:
     return Net(model.eval(), call, taps_for(model))
 

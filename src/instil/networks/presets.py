@@ -34,6 +34,11 @@ PROJECTIONS = {
 }
 """Names of the linear layers of an attention."""
 
+WITHOUT_HEAD = ("Model", "Backbone")
+"""Ends of the names of classes of transformers without a head."""
+POOLER = "pooler.dense"
+"""Layer of such a class after the state of the first token, which is its embedding."""
+
 
 def taps_for(model: nn.Module) -> Taps:
     """Find taps of a timm, torchvision, transformers or own model without running it.
@@ -147,10 +152,20 @@ def _transformers(model: nn.Module) -> tuple[list[str], str]:
     if hasattr(model, "mask_decoder") and hasattr(model, "vision_encoder"):
         return ["vision_encoder.neck"], ""
     text = _text_prefix(model)
+    classifier = _transformers_classifier(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) > 1 and name.startswith(text):
-            return _evenly([f"{name}.{i}" for i in range(len(module))]), _last_linear(model)
-    return [], _last_linear(model)
+            return _evenly([f"{name}.{i}" for i in range(len(module))]), classifier
+    return [], classifier
+
+
+def _transformers_classifier(model: Any) -> str:
+    """Last linear layer, unless the model has no head: then that layer is inside of a block."""
+    has_signals = getattr(model, "main_input_name", "input_ids") != "input_ids"
+    if not has_signals or not type(model).__name__.endswith(WITHOUT_HEAD):
+        return _last_linear(model)
+    last = _last_linear(model)
+    return last if last == POOLER else ""
 
 
 def _projections(model: nn.Module) -> Taps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,13 +40,24 @@ def call(
 
     Returns:
         ``logits`` (N, C); of a transformers model also ``hidden_states`` and, if its configuration
-        enables them, ``attentions``. A model that returns ``features``, ``embedding`` or ``loss``
-        by name has these roles too.
+        enables them, ``attentions``, and ``embedding`` (N, D) if it has no head but a pooled
+        output. A model that returns ``features``, ``embedding`` or ``loss`` by name has these roles
+        too.
     """
     labels = label_arguments(model, batch) if pass_labels else {}
     image = preprocess(batch["image"], size, mean, std)
     result = model(image, **forward_kwargs(model), **labels)
-    return outputs_by_role(result, ROLES)
+    return pooled_embedding(result) | outputs_by_role(result, ROLES)
+
+
+def pooled_embedding(result: Any) -> Outputs:
+    """Return ``embedding`` (N, D) of a transformers model of images without a head, if it has one.
+
+    Args:
+        result: result of a model.
+    """
+    pooled = result.get("pooler_output") if isinstance(result, Mapping) else None
+    return {"embedding": pooled.flatten(1)} if isinstance(pooled, Tensor) else {}
 
 
 def preprocess(

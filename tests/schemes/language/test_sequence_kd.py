@@ -78,6 +78,24 @@ def test_sequences_are_found_once_and_uncounted_samples_get_none() -> None:
     assert torch.equal(first, again)
 
 
+def test_decoders_read_the_sequences_of_the_teacher_and_not_the_labels_of_the_data() -> None:
+    tested = scheme()
+    collated = timed() | {"decoder_input_ids": torch.zeros_like(timed()["label"])}
+    losses = []
+    for batch in (timed(), collated):
+        (update,) = tested.step(tested.before_step(batch))
+        losses.append(update.losses["cross_entropy"])
+    assert torch.equal(*losses)
+
+
+def test_a_sequence_may_have_another_width_than_its_batch() -> None:
+    wide, narrow = timed(), timed() | {"label": timed()["label"][:, :3]}
+    tested = scheme(search=SequenceSearch(max_length=7))
+    labels = [tested.before_step(batch)["label"] for batch in (wide, narrow)]
+    assert labels[0].shape[1] > wide["label"].shape[1]
+    assert torch.equal(*labels)
+
+
 def test_wrong_parts_are_errors() -> None:
     objectives = {"cross_entropy": CrossEntropy()}
     with pytest.raises(ValueError, match="SequenceKD needs a teacher"):

@@ -47,6 +47,20 @@ def test_a_lost_text_is_generated_again_unchanged_with_a_scheduled_temperature()
     assert torch.equal(*labels)
 
 
+def test_a_text_may_have_another_width_than_its_batch() -> None:
+    scheme = SequenceLevel(net(8), Frozen(net(8, 1)), {"cross_entropy": CrossEntropy()}, GREEDY)
+    wide = timed()
+    narrow = {key: value[:, :6] if value.ndim == 2 else value for key, value in wide.items()}
+    first = scheme.before_step(narrow)
+    again = scheme.before_step(wide)
+    for key in ("input_ids", "attention_mask", "valid", "label"):
+        assert torch.equal(again[key][:8, :6], first[key][:8])
+        assert again[key].shape == wide[key].shape
+    # The row without text is that of its batch.
+    assert torch.equal(again["input_ids"][8], wide["input_ids"][8])
+    assert not again["valid"][:, 6:].any()
+
+
 def test_texts_are_generated_once_and_uncounted_rows_get_none() -> None:
     teacher = Frozen(net(8, 1))
     scheme = SequenceLevel(net(8), teacher, {"cross_entropy": CrossEntropy()}, SAMPLING)

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Objective, Objectives, Scheme, Teacher, Update
 from instil.generation.reader import index_batch
-from instil.generation.sequences import SEARCH, SequenceSearch
+from instil.generation.sequences import SEARCH, SequenceSearch, padded_to
+
+DECODER_KEYS = ("decoder_input_ids", "decoder_attention_mask")
+"""Keys of a batch that follow from the labels of the data, such as those of transformers."""
 
 
 class TeacherSequenceScheme(Scheme):
@@ -73,19 +76,24 @@ class TeacherSequenceScheme(Scheme):
         super().build(batch)
 
     def before_step(self, batch: Batch) -> Batch:
-        """Return the batch with the teacher's sequences as labels.
+        """Return the batch with the teacher's sequences as labels, from which decoders read, too.
 
-        Samples without a valid position get none.
+        Samples without a valid position get none. Labels are as wide as the longest sequence.
         """
         counts = batch["valid"].any(1)
         index: Sequence[int] = batch["index"].tolist()
         self._fill(batch, counts, index)
         label = torch.full_like(batch["label"], UNLABELLED)
+        rows = list(label)
         for row, is_counted in enumerate(counts.tolist()):
             if is_counted:
                 candidates = self.cache[index[row]].to(label.device)
-                label[row] = self.choose(candidates, batch["label"][row])
-        return batch | {"label": label, "valid": label != UNLABELLED}
+                rows[row] = self.choose(candidates, batch["label"][row])
+        # A sequence may have been found for a batch of another width.
+        width = max([label.shape[1], *(int((one != UNLABELLED).sum()) for one in rows)])
+        label = torch.stack([padded_to(one, width) for one in rows])
+        replaced = {"label": label, "valid": label != UNLABELLED}
+        return {key: value for key, value in batch.items() if key not in DECODER_KEYS} | replaced
 
     def step(self, batch: Batch) -> Iterator[Update]:
         # The labels are the teacher's; cross_entropy needs no other forward pass of the teacher.

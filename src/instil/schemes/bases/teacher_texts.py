@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch
@@ -60,16 +61,19 @@ class TeacherTexts:
         self.is_resumed |= step > self.newest_step + 1
         self.newest_step = step
         self._fill(scheme, batch, has_text, index)
-        fallback = batch | {
+        own = batch | {
             "valid": torch.zeros_like(batch["valid"]),
             "token": torch.full_like(batch["input_ids"], UNLABELLED),
         }
-        empty = torch.zeros(len(TEXT), batch["input_ids"].shape[1], dtype=torch.int64)
-        rows = torch.stack([self.cache.get(sample, empty) for sample in index], 1)
-        texts = {
-            key: torch.where(has_text[:, None], text.to(fallback[key].dtype), fallback[key])
-            for key, text in zip(TEXT, rows.to(has_text.device), strict=True)
-        }
+        fallback = torch.stack([own[key].long().cpu() for key in TEXT], 1)
+        rows = [
+            self.cache[sample] if is_counted else fallback[row]
+            for row, (sample, is_counted) in enumerate(zip(index, has_text.tolist(), strict=True))
+        ]
+        # A text may have been written for a batch of another width.
+        width = max(row.shape[1] for row in rows)
+        packed = torch.stack([_widened(row, width) for row in rows], 1).to(has_text.device)
+        texts = {key: text.to(own[key].dtype) for key, text in zip(TEXT, packed, strict=True)}
         return batch | texts | {"label": texts["token"]}
 
     def _fill(
@@ -144,6 +148,13 @@ class TeacherTexts:
                 "of the teacher. Expected a teacher that solves some prompts. Raise "
                 "scheme.candidates and the sampling temperature, or check data.verifier"
             )
+
+
+def _widened(text: Tensor, width: int) -> Tensor:
+    """Packed text (4, T) with padding up to ``width``."""
+    wide = F.pad(text, (0, width - text.shape[1]))
+    wide[TEXT.index("token"), text.shape[1] :] = UNLABELLED
+    return wide
 
 
 def _generate(

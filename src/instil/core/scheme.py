@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from instil.cards import Card
+from instil.cards import Card, at_progress
 from instil.cards.keywords import ClearKeywords
 from instil.core.checks import check_teacher
 from instil.core.objective import Objective
@@ -17,6 +17,7 @@ from instil.core.objectives import Objectives
 from instil.core.teacher import Teacher
 from instil.core.update import Update
 from instil.items.batch import Batch, Outputs, first_tensor
+from instil.items.scheduled import ScheduledOption, extract_schedules
 from instil.roles import ExplainsMissingRoles
 from instil.taps import Net, as_net, describe_modules, side_effect_free
 
@@ -37,9 +38,13 @@ class Scheme(ClearKeywords, nn.Module):
     Attributes:
         learners: name of each learner -> submodules that it trains. Learners must partition the
             trainable parameters.
+        schedules: scheduled options, extracted by ``prepare``. Until the first step they have their
+            first values.
+        own_schedules: options that the scheme reads at the progress of each batch itself.
     """
 
     card: ClassVar[Card]
+    own_schedules: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class Scheme(ClearKeywords, nn.Module):
             teacher.missing_role_remedy() if isinstance(teacher, ExplainsMissingRoles) else None
         )
         self.objectives.student_modules = describe_modules(self.student.model)
+        self.schedules: list[ScheduledOption] = []
         self.prepared = False
 
     def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
@@ -97,9 +103,24 @@ class Scheme(ClearKeywords, nn.Module):
         for path, part in self.named_modules():
             if isinstance(part, Objectives):
                 part.name_streams(path)
+        own = {name: getattr(self, name) for name in self.own_schedules}
+        for part, option, schedule in extract_schedules(self):
+            if part is self and option in own:
+                setattr(self, option, own[option])
+            else:
+                self.schedules.append((part, option, schedule))
         with side_effect_free(self):
             self.build(batch)
         self.prepared = True
+
+    def set_progress(self, batch: Batch) -> None:
+        """Give scheduled options their values in a step; called before the step.
+
+        Args:
+            batch: batch with ``progress`` (0 by default).
+        """
+        for part, option, schedule in self.schedules:
+            setattr(part, option, at_progress(schedule, batch))
 
     def build(self, batch: Batch) -> None:
         """Build adapters, inside the dry run of ``prepare``."""

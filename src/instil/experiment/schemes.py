@@ -34,6 +34,7 @@ from instil.experiment.student_writer import StudentWriter
 from instil.generation.options import Sampling
 from instil.recipe import build_objectives, build_options, error_context, label_objectives
 from instil.recipe.errors import RecipeError
+from instil.recipe.schedules import refuse_schedules
 from instil.recipe.sections import ModelConfig, SchemeConfig, TeacherConfig
 
 
@@ -134,8 +135,12 @@ def _build(
     # A table per training sample has a row for every index of the data.
     if "num_samples" in parameters and options.get("num_samples") is None:
         options["num_samples"] = int(experiment.splits.train.index.max()) + 1
-    with error_context(path):
-        scheme = scheme_class(**parts, **options)
+    try:
+        with error_context(path):
+            scheme = scheme_class(**parts, **options)
+    except TypeError as error:
+        refuse_schedules(error, options, path)
+        raise
     _connect_texts(scheme, experiment)
     # A training counts the labels of its seed again; they differ where few labels are visible.
     set_label_counts(scheme, experiment.samples)

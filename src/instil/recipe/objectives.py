@@ -10,6 +10,7 @@ from instil.catalogue.signatures import with_defaults
 from instil.core import Objectives, Schedule
 from instil.recipe.checking import build_options
 from instil.recipe.errors import RecipeError
+from instil.recipe.schedules import refuse_schedules
 from instil.recipe.sections import ObjectiveConfig, Recipe, WeightingConfig
 
 
@@ -48,13 +49,8 @@ def _build_method(kind: str, config: ObjectiveConfig | WeightingConfig, path: st
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
     except TypeError as error:
-        # A constructor that computes with a number fails with a TypeError for a schedule.
-        scheduled = [name for name, value in options.items() if isinstance(value, Schedule)]
-        if not scheduled:
-            raise
-        raise RecipeError(
-            f"{path}: {error} (one of {', '.join(scheduled)} cannot be a schedule)"
-        ) from error
+        refuse_schedules(error, options, path)
+        raise
 
 
 def label_objective_configs(recipe: Recipe, *names: str) -> dict[str, ObjectiveConfig]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic.functional_validators import WrapValidator
 
 from instil.core import Schedule
+from instil.recipe.errors import RecipeError
 
 REQUIRED_KEYS = {"start", "end"}
 SHARE_KEYS = ("until", "after")
@@ -30,6 +31,24 @@ def _number_or_schedule(value: Any, parse: Callable[[Any], Any]) -> Any:
                 f"{key} of a schedule is a share of the training between 0 and 1, not {share!r}"
             )
     return Schedule(parse(value["start"]), parse(value["end"]), **shares)
+
+
+def refuse_schedules(error: TypeError, options: Mapping[str, Any], path: str) -> None:
+    """Raise RecipeError for the error of a constructor that computes with a schedule.
+
+    Args:
+        error: error of the constructor.
+        options: its arguments.
+        path: path of the section.
+
+    Raises:
+        RecipeError: if an option is a schedule.
+    """
+    scheduled = [name for name, value in options.items() if isinstance(value, Schedule)]
+    if scheduled:
+        raise RecipeError(
+            f"{path}: {error} (one of {', '.join(scheduled)} cannot be a schedule)"
+        ) from error
 
 
 SCHEDULED = WrapValidator(_number_or_schedule)

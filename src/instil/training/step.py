@@ -32,6 +32,7 @@ def train_step(engine: Engine, scheme: Scheme, batches: list[Batch]) -> dict[str
         RuntimeError: if micro-batches yield different learners, a loss has no count, a count has no
             loss, or a loss does not depend on the learner.
     """
+    scheme.set_progress(batches[0])
     with engine.autocast():
         batches = [scheme.before_step(batch) for batch in batches]
     weights = engine.loss_weights([scheme.counts(batch) for batch in batches])

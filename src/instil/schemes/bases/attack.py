@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from instil.capabilities import Perturbation
+from instil.cards import at_progress
 from instil.core import UNLABELLED, Batch, Net, Scheme
 from instil.functional.attacks import AttackLoss, pgd
 from instil.functional.keyed_random import keyed_uniform
@@ -138,7 +139,7 @@ def require_attackable(scheme: Scheme, batch: Batch) -> None:
 
 
 def robustness_evaluations(options: Mapping[str, Any]) -> dict[str, Perturbation]:
-    """Return the attacks of the report, within the ``epsilon`` of the recipe.
+    """Return the attacks of the report, within the (last) ``epsilon`` of the recipe.
 
     The attacks are FGSM, and PGD with 20 steps from a random start; both raise the cross-entropy
     with the label.
@@ -146,8 +147,9 @@ def robustness_evaluations(options: Mapping[str, Any]) -> dict[str, Perturbation
     Args:
         options: options of the scheme in the recipe.
     """
-    epsilon = options.get("epsilon", EPSILON)
-    step_size = options.get("step_size", STEP_SIZE)
+    at_end: Batch = {"progress": 1.0}
+    epsilon = at_progress(options.get("epsilon", EPSILON), at_end)
+    step_size = at_progress(options.get("step_size", STEP_SIZE), at_end)
     return {
         "fgsm": functools.partial(attacked_batch, epsilon),
         "pgd": functools.partial(attacked_batch, epsilon, step_size=step_size),

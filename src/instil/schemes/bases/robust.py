@@ -62,8 +62,10 @@ class RobustScheme(Scheme):
         attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, teacher, objectives)
-        self.attack = Attack(epsilon, step_size, attack_steps)
         self.weight = weight
+        self.epsilon = epsilon
+        self.step_size = step_size
+        self.attack_steps = attack_steps
 
     def build(self, batch: Batch) -> None:
         require_attackable(self, batch)
@@ -97,7 +99,8 @@ class RobustScheme(Scheme):
     def before_step(self, batch: Batch) -> Batch:
         """Add ``attacked`` and the teacher's outputs for the clean images, ``clean_outputs``."""
         batch = batch | {"clean_outputs": self.teacher_outputs(batch)}
-        return self.attack.perturb(self.student, batch, self.attack_loss)
+        attack = Attack(self.epsilon, self.step_size, self.attack_steps)
+        return attack.perturb(self.student, batch, self.attack_loss)
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
         """Return the loss that the attack raises."""

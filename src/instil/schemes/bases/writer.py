@@ -49,6 +49,7 @@ class GenerativeScheme(Scheme):
     """Whether the scheme reads the teacher's logits in addition to the roles of the objectives."""
     retokenize: Retokenize | None = None
     """Adds the teacher's tokens of generated text, for a teacher with another tokenizer."""
+    own_schedules: ClassVar[tuple[str, ...]] = ("share",)
     write_student: WriteStudent | None = None
     """Writes the student for a server of texts."""
     share: float | Schedule = 1.0

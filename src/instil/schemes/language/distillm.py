@@ -10,7 +10,6 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.cards import at_progress
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
 from instil.functional.keyed_random import keyed_uniform
 from instil.generation.lockstep import is_sharded
@@ -115,7 +114,7 @@ class DistiLLM(GenerativeScheme):
         self.held_out = held_out
         self.every = every
         self.replay: SyntheticMemory | None = None
-        self.register_buffer("student_text_prob", torch.tensor(at_progress(initial_prob, {})))
+        self.register_buffer("student_text_prob", torch.tensor(float(initial_prob)))
         # Validation loss at the previous check; sum and count of each objective since then.
         self.register_buffer("before", torch.tensor(torch.inf))
         self.register_buffer("seen", torch.zeros(len(self.objectives.weights), 2))

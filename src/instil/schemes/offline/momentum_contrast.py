@@ -202,8 +202,9 @@ class MomentumContrast(Scheme):
         super().after_step(gathered_rows)
         assert self.head is not None
         assert self.average_head is not None
-        self.average.follow(self.student)
-        self.average_head.follow(self.head)
+        for average, network in ((self.average, self.student), (self.average_head, self.head)):
+            average.decay = self.momentum
+            average.follow(network)
         self.queue.push(None, {"key": gathered_rows[KEY_ROWS]})
 
 

@@ -113,7 +113,8 @@ class SpotAdaptive(Scheme):
         super().__init__(student, teacher, objectives)
         self.stage_pairs = stage_pairs
         self.temperature = temperature
-        self.prior = prior
+        # A number, as it is read once: a schedule is refused here.
+        self.prior = float(prior)
         self.balance = balance
         self.pairs: list[tuple[int, int]] = []
         self.paths: tuple[list[str], list[str]] = [], []

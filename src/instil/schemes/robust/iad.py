@@ -78,7 +78,11 @@ class IAD(RobustScheme):
         attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
-        self.introspection = Introspection(temperature, beta, answers_to, partial, trusting)
+        self.temperature = temperature
+        self.beta = beta
+        self.answers_to = answers_to
+        self.partial = partial
+        self.trusting = trusting
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
         return self.label_attack(batch)
@@ -90,7 +94,10 @@ class IAD(RobustScheme):
         student_logits: Tensor,
         teacher_logits: Tensor,
     ) -> Tensor:
-        return self.introspection.losses(
+        introspection = Introspection(
+            self.temperature, self.beta, self.answers_to, self.partial, self.trusting
+        )
+        return introspection.losses(
             batch,
             attacked_logits,
             student_logits,

@@ -80,7 +80,11 @@ class IADII(RobustScheme):
         attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
-        self.introspection = Introspection(temperature, beta, answers_to, partial, trusting)
+        self.temperature = temperature
+        self.beta = beta
+        self.answers_to = answers_to
+        self.partial = partial
+        self.trusting = trusting
         self.natural = natural
 
     def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
@@ -108,9 +112,11 @@ class IADII(RobustScheme):
     ) -> Tensor:
         outputs = self.teacher_outputs(batch | {"image": batch["attacked"]})
         natural_logits = outputs["members"][1]["logits"]
-        temperature = self.introspection.temperature
-        natural_terms = soft_label_loss(attacked_logits, natural_logits, temperature)
-        robust_terms = self.introspection.losses(
+        natural_terms = soft_label_loss(attacked_logits, natural_logits, self.temperature)
+        introspection = Introspection(
+            self.temperature, self.beta, self.answers_to, self.partial, self.trusting
+        )
+        robust_terms = introspection.losses(
             batch,
             attacked_logits,
             student_logits,

@@ -111,6 +111,9 @@ class MixSKD(BranchedScheme):
         self.feature_weight = feature_weight
         self.discriminator_weight = discriminator_weight
         self.train_discriminators = train_discriminators
+        # True for a schedule that begins at zero.
+        self.trains_self_teacher = bool(mixture_label_weight)
+        self.has_discriminators = bool(discriminator_weight)
         self.self_teacher: nn.Sequential | None = None
         self.discriminators = nn.ModuleList()
         self.learners["student"] += ("self_teacher", "discriminators")
@@ -143,8 +146,8 @@ class MixSKD(BranchedScheme):
             nn.Linear(len(ends) * width, width, bias=False), nn.Linear(width, logits.shape[1])
         ).to(logits)
         # Without its label loss nothing trains the self-teacher, as in the authors' code for CIFAR.
-        self.self_teacher.requires_grad_(self.mixture_label_weight > 0)
-        for _ in ends if self.discriminator_weight else ():
+        self.self_teacher.requires_grad_(self.trains_self_teacher)
+        for _ in ends if self.has_discriminators else ():
             layers = nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)
             self.discriminators.append(nn.Sequential(*layers).to(logits))
         self.discriminators.requires_grad_(self.train_discriminators)

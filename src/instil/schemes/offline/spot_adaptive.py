@@ -113,8 +113,7 @@ class SpotAdaptive(Scheme):
         super().__init__(student, teacher, objectives)
         self.stage_pairs = stage_pairs
         self.temperature = temperature
-        # A number, as it is read once: a schedule is refused here.
-        self.prior = float(prior)
+        self.prior = float(prior)  # read once, so that a schedule is refused
         self.balance = balance
         self.pairs: list[tuple[int, int]] = []
         self.paths: tuple[list[str], list[str]] = [], []

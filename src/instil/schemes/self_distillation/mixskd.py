@@ -111,8 +111,7 @@ class MixSKD(BranchedScheme):
         self.feature_weight = feature_weight
         self.discriminator_weight = discriminator_weight
         self.train_discriminators = train_discriminators
-        # True for a schedule that begins at zero.
-        self.trains_self_teacher = bool(mixture_label_weight)
+        self.trains_self_teacher = bool(mixture_label_weight)  # true for a schedule from zero
         self.has_discriminators = bool(discriminator_weight)
         self.self_teacher: nn.Sequential | None = None
         self.discriminators = nn.ModuleList()
@@ -132,19 +131,17 @@ class MixSKD(BranchedScheme):
                     f"labels or a teacher, got {type(objective).__name__}, which reads both. Use kd"
                 )
         outputs = self.student(batch)
-        stages = stage_features(outputs)
         logits = to_float32(outputs["logits"])
         if logits.ndim != 2:
             raise ValueError(
                 "scheme: branches classify whole samples. Expected logits (N, C), got "
                 f"{tuple(logits.shape)}"
             )
-        self.branches.extend(self.make_branches(stages, logits.shape[1]))
+        self.branches.extend(self.make_branches(stage_features(outputs), logits.shape[1]))
         ends = self.branch_outputs(outputs)
         width = ends[0]["embedding"].shape[1]
-        self.self_teacher = nn.Sequential(
-            nn.Linear(len(ends) * width, width, bias=False), nn.Linear(width, logits.shape[1])
-        ).to(logits)
+        first = nn.Linear(len(ends) * width, width, bias=False)
+        self.self_teacher = nn.Sequential(first, nn.Linear(width, logits.shape[1])).to(logits)
         # Without its label loss nothing trains the self-teacher, as in the authors' code for CIFAR.
         self.self_teacher.requires_grad_(self.trains_self_teacher)
         for _ in ends if self.has_discriminators else ():

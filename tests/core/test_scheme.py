@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -40,7 +42,8 @@ def test_an_option_has_its_value_of_the_step() -> None:
     objectives = {"cross_entropy": CrossEntropy()}
     tables = []
     for smoothing in (Change(1.0, 0.5), 0.75):
-        scheme = FilterKD(net(8), dict(objectives), smoothing, num_samples=16)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"smoothing": smoothing, "num_samples": 16}
+        scheme = FilterKD(net(8), dict(objectives), **options)
         # The first prediction of a sample does not depend on the option.
         trained(scheme, 0.0, 0.5)
         assert scheme.table is not None
@@ -49,7 +52,8 @@ def test_an_option_has_its_value_of_the_step() -> None:
 
 
 def test_an_option_of_a_part_of_the_scheme_has_it_too() -> None:
-    scheme = Ema(net(4), {"cross_entropy": CrossEntropy()}, Change(0.0, 1.0))  # type: ignore[arg-type]
+    decay: Any = Change(0.0, 1.0)
+    scheme = Ema(net(4), {"cross_entropy": CrossEntropy()}, decay)
     before = [parameter.clone() for parameter in scheme.teacher.parameters()]
     trained(scheme, 0.25)
     sides = zip(before, scheme.student.parameters(), scheme.teacher.parameters(), strict=True)

@@ -224,16 +224,17 @@ def test_the_page_and_the_result_hold_what_was_written(here: Path) -> None:
 def test_the_folder_is_written_where_llama_cpp_cannot_have_the_student(here: Path) -> None:
     pytest.importorskip("gguf")
     (here / "other.py").write_text(
-        "from transformers import GPT2Config, GPT2LMHeadModel\n\n\n"
+        "from transformers import OPTConfig, OPTForCausalLM\n\n\n"
         "def build(vocabulary):\n"
-        "    sizes = {'n_embd': 16, 'n_layer': 1, 'n_head': 2, 'n_positions': 32}\n"
-        "    return GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, **sizes))\n"
+        "    sizes = {'hidden_size': 16, 'num_hidden_layers': 1, 'num_attention_heads': 2}\n"
+        "    sizes |= {'word_embed_proj_dim': 16, 'ffn_dim': 16, 'max_position_embeddings': 32}\n"
+        "    return OPTForCausalLM(OPTConfig(vocab_size=vocabulary, **sizes))\n"
     )
     sections = {"student": {"model": "other:build"}, "teacher": None}
     sections["objectives"] = {"cross_entropy": {}}
     recipe = spoken("data.tokenizer=bpe:300", "train.epochs=1", **sections)
     run_of(recipe, here / "run")
-    with pytest.raises(ValueError, match=r"Expected one of Llama.* got GPT2LMHeadModel") as caught:
+    with pytest.raises(ValueError, match=r"Expected one of Llama.* got OPTForCausalLM") as caught:
         export(here / "run", int8=False, gguf="f16", trust_code=True)
     assert str(caught.value).endswith("is written; only student.gguf is missing")
     assert (here / "run" / "student" / "model.safetensors").exists()

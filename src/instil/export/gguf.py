@@ -14,10 +14,12 @@ from instil.export.gguf_tokenizer import add_tokenizer
 from instil.export.gguf_weights import add_config, check_model, iter_weights
 from instil.export.transformers import TOLERANCE, logit_difference, to_standard_model
 from instil.files.atomic import atomic
-from instil.networks.gguf import MISSING, gguf
+from instil.networks.gguf import MISSING, gguf, reset_buffers
 
 ROUNDING = {"f32": 0.0, "f16": 5e-4, "q8_0": 5e-3, "q4_0": 0.13}
 """Types of weights, and the largest rounding error of each as a share of the largest weight."""
+SHIFT_ERROR = 1e-6
+"""Largest rounding error of a scale that is stored plus one."""
 BLOCK_SIZE = 32
 """Number of adjacent weights in a row that q8_0 and q4_0 round with one scale."""
 
@@ -25,7 +27,7 @@ BLOCK_SIZE = 32
 def to_gguf(
     net: Net, batch: Batch, path: str | Path, tokenizer: Any, weight_type: str = "f16"
 ) -> dict[str, Any]:
-    """Write a student of the families Llama, Mistral, Qwen 2 or Qwen 3 with its tokenizer.
+    """Write a student of a family of llama.cpp with its tokenizer: see ``FAMILIES``.
 
     An older file is replaced only by a complete and correct one.
 
@@ -55,7 +57,7 @@ def to_gguf(
         # With the rounded weights both models must agree, so a difference is an error of the file.
         model.load_state_dict(reloaded.state_dict())
         # A cast of the model may have rounded its rotary angles, which are not weights.
-        model.model.rotary_emb = model.model.rotary_emb.__class__(model.config)
+        reset_buffers(model)
         exported = Net(reloaded, net.call)
         logit_difference(Net(model, net.call), exported, batch, TOLERANCE, path)
         # The remaining difference from the student is the price of rounding.
@@ -90,7 +92,7 @@ def _write(model: Any, tokenizer: Any, path: Path, weight_type: str) -> None:
     writer = GGUFWriter(path, family.model_type)
     file_type = "ALL_F32" if weight_type == "f32" else f"MOSTLY_{weight_type.upper()}"
     writer.add_file_type(LlamaFileType[file_type])
-    add_config(writer, model)
+    add_config(writer, model, family)
     add_tokenizer(writer, tokenizer, model.config)
     for name, weight in iter_weights(model, family):
         kind = GGMLQuantizationType[_type_of(name, weight.ndim, weight_type)]
@@ -122,7 +124,7 @@ def _check_rounding(model: nn.Module, reloaded: nn.Module, weight_type: str) -> 
         error = (written[name] - weight).abs().max()
         largest = weight.abs().max()
         # The negated comparison is also true for NaN.
-        if not error <= ROUNDING[weight_type] * largest:
+        if not error <= ROUNDING[weight_type] * largest + SHIFT_ERROR:
             raise ValueError(
                 f"gguf: wrong weights in the {weight_type} file. Expected {name} within "
                 f"{ROUNDING[weight_type]:g} of its largest weight {largest:.2g}, got an error of "

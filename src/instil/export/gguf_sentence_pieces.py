@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from instil.data.gguf_tokenizer import BYTE, UNKNOWN
-from instil.data.sentence_pieces import BYTE_TOKENS, PREPEND, REPLACE, SPACE, piece_merges
+from instil.data.sentence_pieces import (
+    BYTE_TOKENS,
+    PREPEND,
+    REPLACE,
+    SPACE,
+    SPLIT_AT_SPACES,
+    piece_merges,
+)
 from instil.data.tokenizer_library import merge_pairs
 
 
@@ -80,7 +87,8 @@ def _adds_prefix(content: Mapping[str, Any]) -> bool:
     """Return whether a tokenizer puts a space before a text; spaces are replaced by a symbol."""
     normalizer, splitter = content["normalizer"] or {}, content["pre_tokenizer"]
     steps = normalizer.get("normalizers", [normalizer])
-    if splitter is None and steps in ([REPLACE], [PREPEND, REPLACE]):
+    # Gemma's splitter cuts at spaces, which its normaliser has replaced.
+    if splitter in (None, SPLIT_AT_SPACES) and steps in ([REPLACE], [PREPEND, REPLACE]):
         return len(steps) == 2
     is_metaspace = splitter is not None and splitter["type"] == "Metaspace" and not normalizer
     if not is_metaspace or splitter["split"] or splitter["replacement"] != SPACE:

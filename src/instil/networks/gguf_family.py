@@ -21,8 +21,29 @@ PARTS = {
     "ffn_down": "mlp.down_proj",
 }
 """Names of the parts of a model in llama.cpp, each with its name in transformers."""
-LAYERS = "model.layers."
-"""Start of the names of the weights of a layer in transformers."""
+HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+"""Norms of queries and keys."""
+GEMMA3_PARTS = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+"""Parts of Gemma 3 that differ from those of other families."""
+GPT2_PARTS = {
+    "token_embd": "transformer.wte",
+    "position_embd": "transformer.wpe",
+    "output_norm": "transformer.ln_f",
+    "output": "lm_head",
+    "attn_norm": "ln_1",
+    "ffn_norm": "ln_2",
+    "attn_qkv": "attn.c_attn",
+    "attn_output": "attn.c_proj",
+    "ffn_up": "mlp.c_fc",
+    "ffn_down": "mlp.c_proj",
+}
+"""All parts of GPT-2."""
+GPT2_LINEAR = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
+"""Linear layers of GPT-2, whose weights transformers stores as (in, out)."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +51,37 @@ class Family:
     """Form of the models of one family.
 
     Args:
-        model_type: name in GGUF files, and of the configuration in transformers.
+        model_type: name in GGUF files.
         classes: classes of transformers that compute the same from the same weights.
-        more_parts: names of parts that other families do not have.
+        parts: names of the parts in llama.cpp, each with its name in transformers.
         biased: parts with a bias, in llama.cpp.
+        config_type: name of the configuration in transformers, if it differs.
+        layers: start of the names of the weights of a layer in transformers.
+        activation: activation of the feed-forward layers in transformers.
         rotates_neighbours: whether llama.cpp rotates two adjacent rows of queries and keys
             together, instead of row ``i`` and row ``i + head_dim / 2``.
         heads_fill_width: whether llama.cpp requires ``num_heads * head_dim`` to be the width.
+        learns_positions: whether positions have embeddings instead of rotations; norms are layer
+            norms then.
+        transposed: parts whose weights transformers stores as (in, out).
+        has_shifted_norms: whether transformers stores the scales of norms minus one.
+        window_period: distance of the layers that attend to the whole text; the others attend to a
+            window. 0 if there are no windows.
     """
 
     model_type: str
     classes: tuple[str, ...]
-    more_parts: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=lambda: PARTS)
     biased: tuple[str, ...] = ()
+    config_type: str = ""
+    layers: str = "model.layers."
+    activation: str = "silu"
     rotates_neighbours: bool = False
     heads_fill_width: bool = False
-
-    @property
-    def parts(self) -> dict[str, str]:
-        """Names of the parts in llama.cpp, each with its name in transformers."""
-        return PARTS | dict(self.more_parts)
+    learns_positions: bool = False
+    transposed: tuple[str, ...] = ()
+    has_shifted_norms: bool = False
+    window_period: int = 0
 
     def name_in_transformers(self, name: str) -> str | None:
         """Name of a tensor in transformers; None for one that the family does not have."""
@@ -57,7 +89,7 @@ class Family:
         prefix = ""
         if path.startswith("blk."):
             _, block, path = path.split(".", 2)
-            prefix = f"{LAYERS}{block}."
+            prefix = f"{self.layers}{block}."
         if not self._has(path, kind):
             return None
         return f"{prefix}{self.parts[path]}.{kind}"
@@ -66,8 +98,8 @@ class Family:
         """Name of a weight in GGUF; None for one that the family does not have."""
         path, _, kind = name.rpartition(".")
         prefix = ""
-        if path.startswith(LAYERS):
-            block, path = path.removeprefix(LAYERS).split(".", 1)
+        if path.startswith(self.layers):
+            block, path = path.removeprefix(self.layers).split(".", 1)
             prefix = f"blk.{block}."
         short = {long: short for short, long in self.parts.items()}.get(path, "")
         if not self._has(short, kind):
@@ -90,10 +122,26 @@ FAMILIES = {
             biased=("attn_q", "attn_k", "attn_v"),
             heads_fill_width=True,
         ),
+        Family("qwen3", ("Qwen3ForCausalLM",), PARTS | HEAD_NORMS),
         Family(
-            "qwen3",
-            ("Qwen3ForCausalLM",),
-            {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"},
+            "gemma3",
+            ("Gemma3ForCausalLM",),
+            PARTS | HEAD_NORMS | GEMMA3_PARTS,
+            config_type="gemma3_text",
+            activation="gelu_pytorch_tanh",
+            has_shifted_norms=True,
+            window_period=6,
+        ),
+        Family(
+            "gpt2",
+            ("GPT2LMHeadModel",),
+            GPT2_PARTS,
+            biased=(*GPT2_LINEAR, "attn_norm", "ffn_norm", "output_norm"),
+            layers="transformer.h.",
+            activation="gelu_new",
+            heads_fill_width=True,
+            learns_positions=True,
+            transposed=GPT2_LINEAR,
         ),
     )
 }

@@ -84,7 +84,7 @@ def _check_windows(config: Any, family: Family) -> None:
     """Check the options of Gemma 3."""
     expected: dict[str, Any] = {
         "layer_types": layer_types(config.num_hidden_layers, family.window_period),
-        "query_pre_attn_scalar": query_scalar(**config.to_dict()),
+        "query_pre_attn_scalar": query_scalar(config.to_dict()),
         "final_logit_softcapping": None,
         "attn_logit_softcapping": None,
         "use_bidirectional_attention": False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _window_options(
     return {
         "sliding_window": _value(reader, f"{name}.attention.sliding_window"),
         "layer_types": layer_types(sizes["num_hidden_layers"], family.window_period),
-        "query_pre_attn_scalar": query_scalar(**sizes),
+        "query_pre_attn_scalar": query_scalar(sizes),
         "rope_parameters": {
             "full_attention": {"rope_type": "default", "rope_theta": theta},
             "sliding_attention": {"rope_type": "default", "rope_theta": LOCAL_THETA},
@@ -99,11 +100,15 @@ def layer_types(num_layers: int, period: int) -> list[str]:
     return [kinds[index % period] for index in range(num_layers)]
 
 
-def query_scalar(
-    num_hidden_layers: int, hidden_size: int, num_attention_heads: int, head_dim: int, **_: int
-) -> int:
-    """Return the number by whose root llama.cpp divides the queries of Gemma 3."""
-    return hidden_size // num_attention_heads if num_hidden_layers == LAYERS_OF_27B else head_dim
+def query_scalar(config: Mapping[str, Any]) -> int:
+    """Return the number by whose root llama.cpp divides the queries of Gemma 3.
+
+    Args:
+        config: sizes of the model by their names in transformers.
+    """
+    if config["num_hidden_layers"] == LAYERS_OF_27B:
+        return int(config["hidden_size"] // config["num_attention_heads"])
+    return int(config["head_dim"])
 
 
 def _value(reader: Any, key: str, default: Any = None) -> Any:

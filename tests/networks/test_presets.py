@@ -134,6 +134,31 @@ def test_the_embedding_is_the_input_of_the_classifier():
     torch.testing.assert_close(model.get_classifier()(outputs["embedding"]), outputs["logits"])
 
 
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("volo_d1_224", [192, 384, 384, 384]),
+        ("sequencer2d_s", [192, 384, 384, 384]),
+        ("mambaout_femto", [48, 96, 192, 288]),
+        ("tresnet_m", [64, 128, 1024, 2048]),
+    ],
+)
+def test_levels_of_timm_have_the_channels_first(name, channels):
+    timm = pytest.importorskip("timm")
+    model = timm.create_model(name, num_classes=7)
+    outputs = _of(model)({"image": torch.rand(1, 3, 224, 224)})
+    assert [level.shape[1] for level in outputs["features"]] == channels
+    assert all(level.ndim == 4 for level in outputs["features"])
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "volo_d1_224"])
+def test_one_of_two_heads_is_not_the_classifier(name):
+    timm = pytest.importorskip("timm")
+    taps = taps_for(timm.create_model(name, num_classes=7))
+    assert "head" not in taps
+    assert taps["embedding"] == "head:in"
+
+
 def test_transformers_models():
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(

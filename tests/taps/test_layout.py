@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from instil.core import Net, Objectives
 from instil.objectives.features.fitnet import FitNet
+from instil.taps.layout import as_layout
 
 
 class Speech(nn.Module):
@@ -63,6 +64,13 @@ def test_values_that_do_not_fit_are_an_error() -> None:
         features("layer@3x4")
     with pytest.raises(ValueError, match=r"'': .*three dimensions, got shape \(3, 7\)"):
         features("@sequence")
+    with pytest.raises(ValueError, match=r"'layer': .*four dimensions, got shape \(3, 10, 7\)"):
+        features("layer@channels_last")
+
+
+def test_maps_with_the_channels_last() -> None:
+    values = torch.randn(2, 4, 5, 3)
+    assert torch.equal(as_layout(values, "channels_last", ""), values.permute(0, 3, 1, 2))
 
 
 def test_sequences_of_different_length_are_compared_along_time() -> None:

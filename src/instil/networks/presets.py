@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import ceil
 from typing import Any
@@ -34,6 +35,12 @@ PROJECTIONS = {
 }
 """Names of the linear layers of an attention."""
 
+TIMM_CHANNELS_LAST = ("VOLO", "VisionTransformerSAM")
+"""Classes of timm with maps (N, H, W, C) that do not declare them."""
+MODULE_END = re.compile(r"(:in)?(@\w+)?$")
+"""End of the path of a tap after that of its module."""
+SECOND_HEADS = ("head_dist", "aux_head", "dist_head", "distillation_classifier")
+"""Names of heads that are added to the classifier."""
 WITHOUT_HEAD = ("Model", "Backbone")
 """Ends of the names of classes of transformers without a head."""
 POOLER = "pooler.dense"
@@ -62,9 +69,14 @@ def taps_for(model: nn.Module) -> Taps:
         if head is not _language_head(model):
             if not isinstance(head, nn.Conv2d):
                 taps["embedding"] = f"{classifier}:in"
-            if isinstance(head, (nn.Linear, nn.Conv2d)):
+            if isinstance(head, (nn.Linear, nn.Conv2d)) and not _has_second_head(model):
                 taps["head"] = f"{classifier}:weight"
     return taps | _projections(model)
+
+
+def _has_second_head(model: nn.Module) -> bool:
+    """Whether logits are the sum or mean of two heads, so that one head does not give them."""
+    return any(name.rpartition(".")[2] in SECOND_HEADS for name, _ in model.named_modules())
 
 
 def _family(model: nn.Module) -> str:
@@ -104,11 +116,15 @@ def _timm(model: Any) -> tuple[list[str], str]:
         paths = _evenly(paths)
     # Swin: its maps are (N, H, W, C), the inputs of its perceptrons (N, L, C).
     if getattr(model, "output_fmt", "") == "NHWC":
-        paths = [_last_mlp(model, path) for path in paths]
+        paths = [_last_mlp(model, path) or f"{path}@channels_last" for path in paths]
+    elif type(model).__name__ in TIMM_CHANNELS_LAST:
+        paths = [f"{path}@channels_last" for path in paths]
+    # An empty path, such as that of the stem of TResNet, is the model itself.
+    paths = [path for path in paths if path.partition("@")[0]]
     classifier = model.get_classifier()
     classifier = classifier[0] if isinstance(classifier, tuple) else classifier
     modules = dict(model.named_modules())
-    features = [path for path in paths if path.removesuffix(":in") in modules]
+    features = [path for path in paths if MODULE_END.sub("", path) in modules]
     if not isinstance(classifier, (nn.Linear, nn.Identity)):
         return features, ""
     names = [name for name, module in modules.items() if module is classifier]

@@ -110,25 +110,29 @@ def _has_linear(stage: nn.Module) -> bool:
 
 
 def _timm(model: Any) -> tuple[list[str], str]:
-    info = list(getattr(model, "feature_info", None) or [])
-    paths = [level["module"] for level in info]
-    if len({level["reduction"] for level in info}) == 1:
-        paths = _evenly(paths)
-    # Swin: its maps are (N, H, W, C), the inputs of its perceptrons (N, L, C).
-    if getattr(model, "output_fmt", "") == "NHWC":
-        paths = [_last_mlp(model, path) or f"{path}@channels_last" for path in paths]
-    elif type(model).__name__ in TIMM_CHANNELS_LAST:
-        paths = [f"{path}@channels_last" for path in paths]
-    # An empty path, such as that of the stem of TResNet, is the model itself.
-    paths = [path for path in paths if path.partition("@")[0]]
     classifier = model.get_classifier()
     classifier = classifier[0] if isinstance(classifier, tuple) else classifier
     modules = dict(model.named_modules())
-    features = [path for path in paths if MODULE_END.sub("", path) in modules]
+    features = [path for path in _timm_levels(model) if MODULE_END.sub("", path) in modules]
     if not isinstance(classifier, (nn.Linear, nn.Identity)):
         return features, ""
     names = [name for name, module in modules.items() if module is classifier]
     return features, names[0] if names else ""
+
+
+def _timm_levels(model: Any) -> list[str]:
+    """Paths of the feature levels that a model of timm declares."""
+    info = list(getattr(model, "feature_info", None) or [])
+    paths = [level["module"] for level in info]
+    if len({level["reduction"] for level in info}) == 1:
+        paths = _evenly(paths)
+    # An empty path, such as that of the stem of TResNet, is the model itself.
+    paths = [path for path in paths if path]
+    # Swin: its maps are (N, H, W, C), the inputs of its perceptrons (N, L, C).
+    if getattr(model, "output_fmt", "") == "NHWC":
+        return [_last_mlp(model, path) or f"{path}@channels_last" for path in paths]
+    is_last = type(model).__name__ in TIMM_CHANNELS_LAST
+    return [f"{path}@channels_last" for path in paths] if is_last else paths
 
 
 def _last_mlp(model: nn.Module, path: str) -> str:
@@ -178,10 +182,9 @@ def _transformers(model: nn.Module) -> tuple[list[str], str]:
 def _transformers_classifier(model: Any) -> str:
     """Last linear layer, unless the model has no head: then that layer is inside of a block."""
     has_signals = getattr(model, "main_input_name", "input_ids") != "input_ids"
-    if not has_signals or not type(model).__name__.endswith(WITHOUT_HEAD):
-        return _last_linear(model)
+    has_head = not has_signals or not type(model).__name__.endswith(WITHOUT_HEAD)
     last = _last_linear(model)
-    return last if last == POOLER else ""
+    return last if has_head or last == POOLER else ""
 
 
 def _projections(model: nn.Module) -> Taps:

@@ -10,14 +10,23 @@ import pytest
 import torch
 
 import instil
+from instil.core import Net
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
+from instil.export.onnx import to_onnx
 from instil.export.onnx_sampler import OnnxSampler
+from instil.export.session import Session
+from instil.generation.diffusion_sampler import sample_images
 from instil.generation.sampler_table import sampler_table
 from instil.modules.denoiser import SOLVERS, Denoiser
+from instil.modules.denoiser_call import denoiser_call
+from instil.modules.noisy_sample import to_image_range
+from instil.networks.unet import unet
 from instil.plan.doctor import doctor
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
+from instil.tasks.bases.image_sampler import ImageSampler
+from instil.tasks.diffusion import Diffusion
 from tests.experiment.small import recipe, result, run_of
 
 NETWORK: dict[str, Any] = {
@@ -110,6 +119,44 @@ def test_the_exported_step_is_sampled_without_torch(folder: Path) -> None:
         wanted_images = student.sample(5, label)
         np.testing.assert_allclose(images, wanted_images.numpy(), atol=1e-4)
     assert sampler(2).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["end_time", "guidance"])
+def test_the_exported_step_reads_the_numbers_of_the_network(number: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    denoiser = networks_denoiser(number)
+    net = Net(denoiser, denoiser_call)
+    task = Diffusion()
+    images = torch.rand(4, 1, 8, 8)
+    label = torch.arange(4) % 3
+    batch = {"image": images, "index": torch.arange(4), "label": label}
+    example, roles = task.export_example(net, batch)
+    metadata = {"input_shape": "[1, 8, 8]"} | task.graph_metadata(net)
+    path = tmp_path / "student.onnx"
+    to_onnx(net, example, path, task.graph_inputs(net), metadata, roles)
+    sampler = OnnxSampler(path)
+    noise = torch.randn(4, 1, 8, 8)
+    for solver in ("ddim", "heun"):
+        denoiser.reconfigure(solver=solver)
+        sampler.table = sampler_table(denoiser)
+        with torch.no_grad():
+            expected = to_image_range(sample_images(denoiser, noise, label))
+        sampled = sampler.from_noise(noise.numpy(), label.numpy())
+        np.testing.assert_allclose(sampled, expected.numpy(), atol=1e-4)
+        exported = task.sampler(Net(Session(path, roles), task.call_exported))
+        generated = exported.generate(4, (1, 8, 8), label)
+        plain = ImageSampler(denoiser).generate(4, (1, 8, 8), label)
+        torch.testing.assert_close(generated, plain, atol=1e-4, rtol=0)
+
+
+def networks_denoiser(number: str) -> Denoiser:
+    """Return a conditional U-Net that reads a number, with random weights."""
+    torch.manual_seed(0)
+    network = unet(1, 3, width=4, levels=2, scalars=(number,))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    return Denoiser(network, "flow", "flow", num_classes=3, steps=3, guidance=2.0)
 
 
 def test_the_doctor_finds_nothing_wrong() -> None:

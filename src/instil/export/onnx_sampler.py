@@ -76,7 +76,7 @@ class OnnxSampler:
         noisy = np.float32(self.table["sigma"][0]) * noise
         previous: Array | None = None
         for i in range(steps):
-            denoised = self._denoise(noisy, i, label)
+            denoised = self._denoise(noisy, i, i + 1, label)
             solver = self.table["solver"]
             if solver in ("euler", "heun"):
                 noisy = self._in_time(noisy, denoised, i, label)
@@ -94,19 +94,25 @@ class OnnxSampler:
         images: Array = np.clip((noisy + 1) / 2, 0, 1)
         return images
 
-    def _denoise(self, noisy: Array, i: int, label: NDArray[np.int64] | None) -> Array:
-        """Clean images at step ``i``, with classifier-free guidance."""
+    def _denoise(self, noisy: Array, i: int, end: int, label: NDArray[np.int64] | None) -> Array:
+        """Clean images at step ``i`` of a step to ``end``, with classifier-free guidance."""
+        numbers = {"time": self.table["time"][i], "end_time": self.table["time"][end]}
+        numbers["guidance"] = self.table["guidance"]
+        # Files of earlier versions have no numbers besides the time.
+        scalars = self.table.get("scalars", [])
         inputs: dict[str, Any] = {
-            "noisy": noisy.astype(np.float32),
-            "time": np.full(len(noisy), self.table["time"][i], dtype=np.float32),
+            name: np.full(len(noisy), numbers[name], dtype=np.float32)
+            for name in ("time", *scalars)
         }
+        inputs["noisy"] = noisy.astype(np.float32)
         num_classes = self.table["num_classes"]
         if not num_classes:
             return self._run(inputs)
         none = np.full(len(noisy), num_classes, dtype=np.int64)
         classes = none if label is None else np.where(label < 0, num_classes, label)
         denoised = self._run(inputs | {"label": classes.astype(np.int64)})
-        if not self.table["guidance"]:
+        # A network that reads the weight of the guidance returns guided images.
+        if not self.table["guidance"] or "guidance" in scalars:
             return denoised
         weight = np.float32(self.table["guidance"])
         unguided = self._run(inputs | {"label": none})
@@ -134,7 +140,7 @@ class OnnxSampler:
         velocity = self._velocity(noisy, denoised, i)
         after: Array = noisy + length * velocity
         if self.table["solver"] == "heun" and self.table["time"][i + 1] > 0:
-            corrected = self._velocity(after, self._denoise(after, i + 1, label), i + 1)
+            corrected = self._velocity(after, self._denoise(after, i + 1, i + 1, label), i + 1)
             after = noisy + length * (velocity + corrected) / 2
         return after
 

@@ -16,7 +16,8 @@ def sampler_table(denoiser: Denoiser) -> dict[str, Any]:
         denoiser: the model.
 
     Returns:
-        ``solver``, ``guidance``, ``num_classes``; and for each of the steps + 1 times ``time``,
+        ``solver``, ``guidance``, ``num_classes``; ``scalars``, the names of the numbers that the
+        network reads besides the time; and for each of the steps + 1 times ``time``,
         ``alpha``, ``sigma`` and their derivatives ``alpha_rate`` and ``sigma_rate``, which are 0
         at the last time.
     """
@@ -29,6 +30,7 @@ def sampler_table(denoiser: Denoiser) -> dict[str, Any]:
         "solver": denoiser.solver,
         "guidance": denoiser.guidance,
         "num_classes": denoiser.num_classes,
+        "scalars": list(denoiser.scalars),
         "time": times.tolist(),
         "alpha": schedule.alpha(times).tolist(),
         "sigma": schedule.sigma(times).tolist(),

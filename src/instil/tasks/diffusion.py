@@ -218,16 +218,17 @@ class Diffusion(Task):
         return ImageSampler(denoiser_of(net), None, steps)
 
     def graph_inputs(self, net: Net) -> tuple[str, ...]:
-        """Return the inputs of one sampling step; a conditional model also reads the class."""
-        is_conditional = denoiser_of(net).num_classes > 0
-        return ("noisy", "time", "label") if is_conditional else ("noisy", "time")
+        """Return the inputs of one sampling step, with the class and numbers that it reads."""
+        denoiser = denoiser_of(net)
+        label = ("label",) if denoiser.num_classes else ()
+        return ("noisy", "time", *label, *denoiser.scalars)
 
     def graph_metadata(self, net: Net) -> dict[str, str]:
         """Return ``sampler``, from which ``OnnxSampler`` draws images."""
         return {"sampler": json.dumps(sampler_table(denoiser_of(net)))}
 
     def export_example(self, net: Net, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
-        """Return noisy images, times and classes: the inputs of one sampling step."""
+        """Return the inputs of one sampling step, such as noisy images and times."""
         denoiser = denoiser_of(net)
         self._exported = denoiser
         with side_effect_free(net):
@@ -235,4 +236,9 @@ class Diffusion(Task):
         example: Batch = {"noisy": sample.noisy, "time": sample.time}
         if sample.label is not None:
             example["label"] = torch.where(sample.label < 0, denoiser.num_classes, sample.label)
+        scalars = {
+            "guidance": torch.full_like(sample.time, denoiser.guidance),
+            "end_time": sample.time / 2,
+        }
+        example |= {name: scalars[name] for name in denoiser.scalars}
         return example, self.export_roles

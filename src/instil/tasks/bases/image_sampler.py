@@ -87,7 +87,8 @@ class GraphDenoiser(Denoiser):
 
     Args:
         denoiser: the model that was exported.
-        graph: net with the inputs ``noisy``, ``time`` and ``label``, and the output ``denoised``.
+        graph: net with the inputs ``noisy``, ``time``, ``label`` and the numbers that the model
+            reads, and the output ``denoised``.
     """
 
     def __init__(self, denoiser: Denoiser, graph: Net):
@@ -99,11 +100,13 @@ class GraphDenoiser(Denoiser):
     def forward(
         self, noisy: Tensor, time: Tensor, label: Tensor | None = None, **scalars: Tensor
     ) -> dict[str, Tensor]:
-        batch = {"noisy": noisy, "time": time.to(noisy.dtype).expand(len(noisy))}
+        numbers = {"time": time, **scalars}
+        batch = {name: value.to(noisy.dtype).expand(len(noisy)) for name, value in numbers.items()}
+        batch["noisy"] = noisy
         classes = self._classes(label, noisy)
         if classes is not None:
             batch["label"] = classes
-        return dict(self.graph.model(batch | scalars))
+        return dict(self.graph.model(batch))
 
 
 def sample_picture(images: Tensor) -> str:

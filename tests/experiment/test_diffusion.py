@@ -122,10 +122,10 @@ def test_the_exported_step_is_sampled_without_torch(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["end_time", "guidance"])
-def test_the_exported_step_reads_the_numbers_of_the_network(number: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["end_time", "guidance"])
+def test_the_exported_step_reads_the_numbers_of_the_network(key: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    denoiser = networks_denoiser(number)
+    denoiser = networks_denoiser(key)
     net = Net(denoiser, denoiser_call)
     task = Diffusion()
     images = torch.rand(4, 1, 8, 8)
@@ -150,10 +150,10 @@ def test_the_exported_step_reads_the_numbers_of_the_network(number: str, tmp_pat
         torch.testing.assert_close(generated, plain, atol=1e-4, rtol=0)
 
 
-def networks_denoiser(number: str) -> Denoiser:
+def networks_denoiser(key: str) -> Denoiser:
     """Return a conditional U-Net that reads a number, with random weights."""
     torch.manual_seed(0)
-    network = unet(1, 3, width=4, levels=2, scalars=(number,))
+    network = unet(1, 3, width=4, levels=2, scalars=(key,))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     return Denoiser(network, "flow", "flow", num_classes=3, steps=3, guidance=2.0)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instil.capabilities import Perturbation
 from instil.cards import at_progress
@@ -23,11 +22,10 @@ from instil.schemes.bases.robust_options import EPSILON, STEP_SIZE
 NO_TAPS: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Attack:
+class Attack(nn.Module):
     """Projected gradient ascent on the images of a batch, against the current student.
 
-    Images are in [0, 1].
+    Images are in [0, 1]. It is a module, so that schedules of its options belong to its scheme.
 
     Args:
         epsilon: largest change of a pixel.
@@ -35,9 +33,11 @@ class Attack:
         steps: number of steps.
     """
 
-    epsilon: float
-    step_size: float
-    steps: int
+    def __init__(self, epsilon: float, step_size: float, steps: int):
+        super().__init__()
+        self.epsilon = epsilon
+        self.step_size = step_size
+        self.steps = steps
 
     def perturb(
         self, student: Net, batch: Batch, make_loss: Callable[[Batch], AttackLoss]

@@ -63,9 +63,7 @@ class RobustScheme(Scheme):
     ):
         super().__init__(student, teacher, objectives)
         self.weight = weight
-        self.epsilon = epsilon
-        self.step_size = step_size
-        self.attack_steps = attack_steps
+        self.attack = Attack(epsilon, step_size, attack_steps)
 
     def build(self, batch: Batch) -> None:
         require_attackable(self, batch)
@@ -99,8 +97,7 @@ class RobustScheme(Scheme):
     def before_step(self, batch: Batch) -> Batch:
         """Add ``attacked`` and the teacher's outputs for the clean images, ``clean_outputs``."""
         batch = batch | {"clean_outputs": self.teacher_outputs(batch)}
-        attack = Attack(self.epsilon, self.step_size, self.attack_steps)
-        return attack.perturb(self.student, batch, self.attack_loss)
+        return self.attack.perturb(self.student, batch, self.attack_loss)
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
         """Return the loss that the attack raises."""

@@ -61,9 +61,7 @@ class AdversarialTraining(Scheme):
         attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, None, objectives)
-        self.epsilon = epsilon
-        self.step_size = step_size
-        self.attack_steps = attack_steps
+        self.attack = Attack(epsilon, step_size, attack_steps)
 
     def build(self, batch: Batch) -> None:
         require_attackable(self, batch)
@@ -79,8 +77,7 @@ class AdversarialTraining(Scheme):
 
     def before_step(self, batch: Batch) -> Batch:
         """Add the images after the attack, as ``attacked``."""
-        attack = Attack(self.epsilon, self.step_size, self.attack_steps)
-        return attack.perturb(self.student, batch, self._attack_loss)
+        return self.attack.perturb(self.student, batch, self._attack_loss)
 
     def _attack_loss(self, batch: Batch) -> AttackLoss:
         """Return the cross-entropy with the label, or with the predicted class."""

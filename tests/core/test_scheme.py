@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Any
 
 import pytest
 import torch
 
-from instil import recipe
+from instil import catalogue, recipe
 from instil.core import Batch, Net, Scheme
 from instil.core import Schedule as Change
 from instil.engine import Engine, Optimization
@@ -78,6 +80,13 @@ def test_the_report_attacks_with_the_last_size() -> None:
     torch.testing.assert_close(
         (attack(student, images)["image"] - 0.5).abs(), torch.full((2, 1, 2, 2), 0.25)
     )
+
+
+@pytest.mark.parametrize("name", catalogue.files("scheme"))
+def test_options_that_a_scheme_reads_at_the_progress_of_a_batch_stay_schedules(name: str) -> None:
+    scheme = catalogue.find("scheme", name)
+    own = re.findall(r"at_progress\(self\.(\w+)", inspect.getsource(scheme))
+    assert set(own) <= {*scheme.own_schedules}
 
 
 def test_an_option_that_is_read_once_cannot_be_a_schedule() -> None:

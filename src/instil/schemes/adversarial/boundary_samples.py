@@ -49,6 +49,7 @@ class BoundarySamples(Scheme):
     images.
     """
 
+    own_schedules = ("weight",)
     card = Card(
         "Knowledge distillation with adversarial samples supporting decision boundary",
         "https://arxiv.org/abs/1805.05532",

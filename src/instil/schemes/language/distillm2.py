@@ -87,6 +87,7 @@ class DistiLLM2(GenerativeScheme):
     their weights.
     """
 
+    own_schedules = ("base_skew", "contrast_weight")
     card = Card(
         "DistiLLM-2: A Contrastive Approach Boosts the Distillation of LLMs",
         "https://arxiv.org/abs/2503.07067",

@@ -60,6 +60,7 @@ class KDRL(GenerativeScheme):
     derive a class and override ``reward``.
     """
 
+    own_schedules = ("policy_weight",)
     card = Card(
         "KDRL: Post-Training Reasoning LLMs via Unified Knowledge Distillation and Reinforcement "
         "Learning",

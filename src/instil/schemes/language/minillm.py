@@ -56,8 +56,7 @@ def advantages(
         >>> advantages(torch.tensor([[1.0, 2.0, 6.0]]), torch.ones(1, 3))
         tensor([[4., 6., 0.]])
     """
-    total = torch.zeros_like(reward[:, 0])
-    count = torch.zeros_like(reward[:, 0])
+    total = count = torch.zeros_like(reward[:, 0])
     backwards = []
     for position in reversed(range(reward.shape[1])):
         later_total = gamma * total
@@ -120,6 +119,7 @@ class MiniLLM(GenerativeScheme):
     objectives, such as cross_entropy, use the text of the data.
     """
 
+    own_schedules = ("teacher_mix", "clip", "policy_weight")
     card = Card(
         "MiniLLM: Knowledge Distillation of Large Language Models",
         "https://arxiv.org/abs/2306.08543",

@@ -171,6 +171,33 @@ def test_changed_data_and_code_are_noticed(tmp_path: Path, monkeypatch: pytest.M
     assert run_of(one, tmp_path / "run", resume=True)["status"] == "complete"
 
 
+@pytest.mark.parametrize("path", ["data.surrogate", "teacher.data"])
+def test_changed_data_of_a_second_source_are_noticed(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finished students must not be compared with students of another teacher or other images."""
+    arrays(tmp_path / "d.npz", 0)
+    arrays(tmp_path / "other.npz", 1)
+    name = f"npz:{tmp_path / 'other.npz'}"
+    own: dict[str, Any] = {"data": {"name": f"npz:{tmp_path / 'd.npz'}", "batch_size": 8}}
+    if path == "data.surrogate":
+        own["data"]["surrogate"] = {"name": name}
+        own |= {"objectives": {"kd": {}}, "baselines": []}
+    else:
+        own["teacher"] = {"model": "networks:mlp", "data": {"name": name}}
+        own["baselines"] = ["alone"]
+    one = recipe("seeds=[0]", **own)
+    with monkeypatch.context() as patch:
+        stop_at(patch, "distilled", 0, 3, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            run_of(one, tmp_path / "run")
+    arrays(tmp_path / "other.npz", 2)
+    with pytest.raises(ValueError, match=rf"{path}: changed since the run in"):
+        run_of(one, tmp_path / "run", resume=True)
+    arrays(tmp_path / "other.npz", 1)
+    assert run_of(one, tmp_path / "run", resume=True)["status"] == "complete"
+
+
 def test_a_run_of_a_scheme_that_ships_another_net_can_be_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

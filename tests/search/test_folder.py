@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +112,37 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", image=changed, label=label, split=split)
     with pytest.raises(ValueError, match=r"the data of .* have changed"):
         continue_search(tmp_path / "out")
+
+
+SIDE_DATA: dict[str, dict[str, Any]] = {
+    "data.surrogate": {"data": {"name": "digits"}, "objectives": {"kd": {}}},
+    "teacher.data": {"teacher": {"model": "networks:mlp", "options": {"width": 32}}},
+}
+"""Sections of a recipe with data of a second source."""
+
+
+@pytest.mark.parametrize("path", SIDE_DATA)
+def test_changed_data_of_a_teacher_and_surrogate_images_are_refused(
+    path: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.npz"
+    image = np.random.default_rng(0).random((90, 8, 8), np.float32)
+    np.savez(file, image=image, label=np.arange(90) % 10)
+    section, key = path.split(".")
+    sections = SIDE_DATA[path]
+    changes = {**sections, section: {**sections[section], key: {"name": f"npz:{file}"}}}
+    settings = Settings(candidates=("dist",), num_seeds=1)
+    start(recipe(**changes), settings, tmp_path / "out", silent())
+    np.savez(file, image=1 - image, label=np.arange(90) % 10)
+    with pytest.raises(ValueError, match=rf"--resume: {path} has changed since the start"):
+        continue_search(tmp_path / "out")
+    np.savez(file, image=image, label=np.arange(90) % 10)
+    # A search of an earlier version has no fingerprint of these data.
+    state = json.loads((tmp_path / "out/study.json").read_text())
+    del state["input_hashes"][path]
+    state["code_hashes"] = state.pop("input_hashes")
+    (tmp_path / "out/study.json").write_text(json.dumps(state))
+    continue_search(tmp_path / "out")
 
 
 def test_changed_code_of_the_user_is_refused(

@@ -48,7 +48,7 @@ class Experiment:
         recipe: the recipe, or one stage of it.
         task: task of the recipe.
         splits: data of the recipe.
-        sources: data of teachers that are trained on other data, by source and options.
+        sources: data of ``teacher.data`` and ``data.surrogate``, by source and options.
         warnings: sentences about probable mistakes in the recipe, found on the first batch.
         label_seed: seed of the choice of labelled samples; None: the seed of each run.
         data_of_stages: data of each stage; ``splits`` are those of the last. Empty for a stage.
@@ -144,7 +144,7 @@ class Experiment:
         if images is None:
             return self.splits.train
         with error_context("data.surrogate"):
-            return surrogate_samples(images, self.splits, self.recipe)
+            return surrogate_samples(images, self.splits, self.recipe, self.sources)
 
     @property
     def notes(self) -> list[str]:

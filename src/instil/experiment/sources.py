@@ -35,13 +35,17 @@ IMAGE_SOURCES: dict[str, type[ImageSource]] = {
 }
 
 
-def surrogate_samples(images: SurrogateConfig, splits: Splits, recipe: Recipe) -> Samples:
+def surrogate_samples(
+    images: SurrogateConfig, splits: Splits, recipe: Recipe, sources: dict[str, Splits]
+) -> Samples:
     """Return the unlabelled images that replace the training samples of the student.
 
     Args:
         images: the section ``data.surrogate``: a generator of images, or a data source.
         splits: data of the recipe. Generators make one image per training sample.
         recipe: the recipe.
+        sources: data that are loaded already, by source and options; those of the images are
+            added, so that all stages share them.
 
     Raises:
         ValueError: for a source that does not exist, or if the recipe has ``data.num_labeled``.
@@ -54,14 +58,21 @@ def surrogate_samples(images: SurrogateConfig, splits: Splits, recipe: Recipe) -
     if images.name in IMAGE_SOURCES:
         source = image_source(images.name, images.options)
         return SyntheticImages(splits.validation, len(splits.train), source)
+    key = source_key(images.name, images.options)
     try:
-        other = data_source(images.name, images.options, recipe, "data.surrogate")
+        if key not in sources:
+            sources[key] = data_source(images.name, images.options, recipe, "data.surrogate")
     except UnknownSource as error:
         raise ValueError(
             f"there are no images '{images.name}': {error}. Expected a data source or one of "
             f"{', '.join(IMAGE_SOURCES)}"
         ) from error
-    return ForeignImages(splits.validation, other.train)
+    return ForeignImages(splits.validation, sources[key].train)
+
+
+def source_key(name: str, options: Mapping[str, Any]) -> str:
+    """Return the key of loaded data: equal names and options have equal keys."""
+    return repr((name, sorted(options.items())))
 
 
 def image_source(name: str, options: Mapping[str, Any]) -> ImageSource:

@@ -11,9 +11,11 @@ from pydantic import BaseModel
 
 from instil import catalogue
 from instil.capabilities import EvaluatesRobustness
+from instil.data.surrogate_images import ForeignImages
 from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
 from instil.experiment.stage_data import has_different_data
+from instil.experiment.teachers import teacher_training_data
 from instil.files.checksums import file_sha256
 from instil.networks.factory import code_of
 from instil.recipe import error_context, fingerprint, label_objective_configs
@@ -109,7 +111,43 @@ def input_fingerprints(experiment: Experiment) -> dict[str, str]:
             for name in _opened_splits(experiment)
         }
         inputs |= _stage_inputs(experiment)
-    return inputs | code_fingerprints(experiment.recipe)
+    return inputs | side_data_fingerprints(experiment) | code_fingerprints(experiment.recipe)
+
+
+def side_data_fingerprints(experiment: Experiment) -> dict[str, str]:
+    """Return a fingerprint for the data of each section ``teacher.data`` and ``data.surrogate``.
+
+    Data of teachers that need no training are left out, and so are generated images.
+
+    Args:
+        experiment: data and task of the recipe.
+    """
+    digests: dict[str, str] = {}
+    for index, stage in enumerate(experiment.stages):
+        path = f"stages.{index}." if experiment.recipe.stages else ""
+        images = stage.samples if stage.recipe.data.surrogate is not None else None
+        if isinstance(images, ForeignImages):
+            digests[f"{path}data.surrogate"] = sample_digest(images.source)
+        digests |= _teacher_data_fingerprints(stage, path)
+    return digests
+
+
+def _teacher_data_fingerprints(stage: Experiment, path: str) -> dict[str, str]:
+    """Return the fingerprints of the data that the teachers of a stage are trained on."""
+    digests: dict[str, str] = {}
+    if stage.recipe.store is not None:
+        return digests
+    teachers = stage.recipe.teachers
+    for index, config in enumerate(teachers):
+        has_source = config.data is not None and config.data.name is not None
+        if not has_source or config.ready:
+            continue
+        splits = teacher_training_data(stage, config, index).splits
+        name = "teacher" if len(teachers) == 1 else f"teacher.{index}"
+        # The validation samples may choose the weights of the teacher.
+        parts = [sample_digest(splits.train), sample_digest(splits.validation)]
+        digests[f"{path}{name}.data"] = fingerprint(parts)
+    return digests
 
 
 def code_fingerprints(recipe: Recipe) -> dict[str, str]:

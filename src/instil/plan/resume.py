@@ -143,8 +143,9 @@ def write(folder: RunFolder, experiment: Experiment) -> None:
     inputs = input_fingerprints(experiment)
     before = read(folder)
     if before is not None:
-        for name in {**before.inputs, **inputs}:
-            if before.inputs.get(name) != inputs.get(name):
+        # A run of an earlier version has no fingerprints of teacher.data and data.surrogate.
+        for name, value in before.inputs.items():
+            if value != inputs.get(name):
                 raise RecipeError(
                     f"{name}: changed since the run in {folder.path} started. Expected the same "
                     "content: finished students could not be compared with new ones. Restore it, "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
 from instil.files.folders import check_folder
 from instil.files.locks import FileLock
-from instil.plan.fingerprints import code_fingerprints
+from instil.plan.fingerprints import code_fingerprints, side_data_fingerprints
 from instil.recipe import build, fingerprint
 from instil.recipe.sections import Recipe
 from instil.search.arms import Arm, base_data
@@ -75,19 +76,28 @@ def hash_recipe(recipe: Recipe) -> str:
     return fingerprint(recipe.model_dump(mode="json", exclude={"folder", "device"}))
 
 
-def hash_code(recipe: Recipe, arms: Sequence[Arm]) -> dict[str, str]:
-    """Return the fingerprints of modules of the user, networks and weights, by description.
+def hash_inputs(experiment: Experiment, arms: Sequence[Arm]) -> dict[str, str]:
+    """Return the fingerprints of all that a recipe reads, apart from its data, by description.
+
+    These are modules of the user, networks and weights, and the data of ``teacher.data`` and
+    ``data.surrogate``.
 
     Args:
-        recipe: recipe of the search.
+        experiment: experiment of the recipe of the search.
         arms: arms of the search; teachers and students have modules and files of their own.
     """
-    hashes = code_fingerprints(recipe)
-    base = base_data(recipe)
+    hashes = code_fingerprints(experiment.recipe) | side_data_fingerprints(experiment)
+    base = base_data(experiment.recipe)
     for arm in arms:
-        if arm.kind in ("teacher", "student"):
-            own = code_fingerprints(build(base | arm.changes)).items()
-            hashes |= {f"{arm.name}: {key}": one for key, one in own if key.startswith(arm.kind)}
+        if arm.kind not in ("teacher", "student"):
+            continue
+        own = replace(experiment, recipe=build(base | arm.changes))
+        own_hashes = code_fingerprints(own.recipe)
+        if arm.kind == "teacher":
+            own_hashes |= side_data_fingerprints(own)
+        for key, value in own_hashes.items():
+            if key.startswith(arm.kind):
+                hashes[f"{arm.name}: {key}"] = value
     return hashes
 
 
@@ -107,9 +117,9 @@ def check_unchanged(state: State, experiment: Experiment, folder: Path) -> None:
             f"--resume: {folder / 'recipe.yaml'} was edited after the start of the search. "
             "Expected the recipe of its finished trainings. Restore the file, or start a new search"
         )
-    hashes = hash_code(experiment.recipe, state.arms)
+    hashes = hash_inputs(experiment, state.arms)
     # A search of an earlier version has none.
-    if changed := [name for name, value in state.code_hashes.items() if hashes.get(name) != value]:
+    if changed := [name for name, value in state.input_hashes.items() if hashes.get(name) != value]:
         raise ValueError(
             f"--resume: {changed[0]} has changed since the start of the search. Expected that of "
             "its finished trainings. Restore it, or start a new search"

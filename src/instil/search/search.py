@@ -22,8 +22,8 @@ from instil.search.candidates import check_names, find_candidates
 from instil.search.folder import (
     check_new,
     check_unchanged,
-    hash_code,
     hash_data,
+    hash_inputs,
     hash_recipe,
     starting,
 )
@@ -166,7 +166,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
         candidates.teacher_costs,
         num_jobs,
         hash_recipe(experiment.recipe),
-        hash_code(experiment.recipe, arms),
+        hash_inputs(experiment, arms),
         trainer.lock.hash_test(),
     )
     with atomic(trainer.folder / "recipe.yaml") as temporary:

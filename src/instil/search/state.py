@@ -150,7 +150,8 @@ class State:
         teacher_costs: size and latency of the teacher, in a search over students.
         num_jobs: processes of the first start, which the time of the search is shared by.
         recipe_hash: fingerprint of the recipe; empty for a search of an earlier version.
-        code_hashes: fingerprints of modules of the user, networks and weights, by description.
+        input_hashes: fingerprints of modules of the user, networks, weights and the data of
+            ``teacher.data`` and ``data.surrogate``, by description.
         test_hash: fingerprint of the test samples; empty for a search of an earlier version.
     """
 
@@ -164,7 +165,7 @@ class State:
     teacher_costs: dict[str, Any] = field(default_factory=dict)
     num_jobs: int = 1
     recipe_hash: str = ""
-    code_hashes: dict[str, str] = field(default_factory=dict)
+    input_hashes: dict[str, str] = field(default_factory=dict)
     test_hash: str = ""
 
     def write(self, folder: Path, name: str = STATE) -> None:
@@ -185,7 +186,7 @@ class State:
             "teacher_costs": self.teacher_costs,
             "num_jobs": self.num_jobs,
             "recipe_hash": self.recipe_hash,
-            "code_hashes": self.code_hashes,
+            "input_hashes": self.input_hashes,
             "test_hash": self.test_hash,
         }
         write_json(folder / name, content)
@@ -211,7 +212,7 @@ class State:
             content.get("teacher_costs", {}),
             content.get("num_jobs", 1),
             content.get("recipe_hash", ""),
-            content.get("code_hashes", {}),
+            content.get("input_hashes", content.get("code_hashes", {})),
             content.get("test_hash", ""),
         )
 

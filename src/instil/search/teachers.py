@@ -14,12 +14,11 @@ from instil.core import Scheme
 from instil.early_signals.measured import few_batches, item_probabilities, outputs_of
 from instil.early_signals.stage_signals import with_all_roles
 from instil.experiment.experiment import Experiment
-from instil.plan.fingerprints import code_fingerprints
 from instil.recipe import RecipeError, build, fingerprint
 from instil.recipe.sections import ModelConfig, Recipe
 from instil.search.arms import REFERENCES, Arm, base_data, own_arm, reference_arms, with_space
 from instil.search.candidates import Candidates, reason_of
-from instil.search.folder import hash_data, hash_recipe
+from instil.search.folder import hash_data, hash_inputs, hash_recipe
 from instil.search.probe import Probe
 from instil.search.teacher_arms import (
     TeacherCandidate,
@@ -135,7 +134,8 @@ def _trained_section(trainer: Trainer, candidate: TeacherCandidate) -> Section:
     recipe = build(data | {"student": candidate.assistant})
     # A search that ended before its first round leaves its assistants, maybe those of other
     # options or data.
-    parts = (hash_recipe(recipe), hash_data(trainer.experiment), code_fingerprints(recipe))
+    own = replace(trainer.experiment, recipe=recipe)
+    parts = (hash_recipe(recipe), hash_data(trainer.experiment), hash_inputs(own, ()))
     name = f"{candidate.name}-{fingerprint(*parts)}.safetensors"
     path = trainer.folder / "teachers" / name
     trainer.train_assistant(recipe, path)

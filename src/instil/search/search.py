@@ -16,9 +16,11 @@ from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
 from instil.files.atomic import atomic
 from instil.files.json_files import write_json
+from instil.files.locks import FileLock
 from instil.recipe import RecipeError
 from instil.recipe.sections import Recipe
 from instil.search.candidates import check_names, find_candidates
+from instil.search.failures import set_aside_transient
 from instil.search.folder import (
     check_new,
     check_unchanged,
@@ -40,6 +42,9 @@ from instil.search.students import find_students
 from instil.search.study import Study
 from instil.search.teachers import check_teachers, find_teachers
 from instil.search.trainer import Trainer
+
+RUNNING = "work/running.lock"
+"""Lock of the process that started a search, or continues it before others join."""
 
 
 def start(
@@ -69,7 +74,8 @@ def start(
 def resume(folder: Path, console: Console, num_jobs: int = 1) -> dict[str, Any]:
     """Continue a stopped search, or share a running one; finished trials are read.
 
-    Several processes may share a folder. Each trial is trained by one of them.
+    Several processes may share a folder. Each trial is trained by one of them. Trials that failed
+    for lack of memory or by a lost server are tried again, see ``set_aside_transient``.
 
     Args:
         folder: folder of the search.
@@ -130,7 +136,21 @@ def _search(
         trainer = Trainer(experiment, folder)
         with starting(folder):
             state = _prepare(trainer, settings, num_jobs, console)
-    return _run(state, trainer, num_jobs, console)
+    lock = FileLock(folder / RUNNING)
+    try:
+        # Processes that join a running search must decide by the same results.
+        if lock.try_acquire() and settings is None:
+            _set_aside_failures(folder, console)
+        return _run(state, trainer, num_jobs, console)
+    finally:
+        lock.release()
+
+
+def _set_aside_failures(folder: Path, console: Console) -> None:
+    """Train trials again that failed for lack of memory or by a lost server, and name them."""
+    if arms := set_aside_transient(folder):
+        text = f"Failed trainings are tried again: {', '.join(arms)}."
+        console.print(text, highlight=False, markup=False)
 
 
 def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Console) -> State:

@@ -26,6 +26,7 @@ from instil.plan.teacher_scores import TeacherScores
 from instil.plan.teacher_training import TeacherTrainer
 from instil.recipe import build
 from instil.recipe.sections import Recipe
+from instil.search.failures import failed_outcome
 from instil.search.folds import fold_experiments, mean_curve, mean_metrics
 from instil.search.locked_test import TestLock
 from instil.search.pruning import StopTrial, is_behind
@@ -134,8 +135,8 @@ class Trainer:
             return {"status": "complete"} | outcome | self._scores(trial, curve)
         except StopTrial:
             return outcome | {"status": "stopped", "score": curve[-1][1]}
-        except RuntimeError as error:  # a loss that is not finite
-            return outcome | {"status": "failed", "error": str(error)}
+        except RuntimeError as error:  # such as a loss that is not finite, or a full memory
+            return outcome | failed_outcome(error)
 
     def _cross_validated(self, trial: Trial) -> dict[str, Any]:
         """Train on all folds but one, for each fold; return the mean score.

@@ -183,8 +183,11 @@ def write_result(folder: Path, result: Mapping[str, Any], metric: str) -> dict[s
 def read_result(folder: Path, trial: Trial) -> dict[str, Any] | None:
     """Return the result of a trial; None if it is not finished, or its file is damaged."""
     path = result_file(folder, trial.key)
-    if not path.exists():
-        return None
+    return read_result_file(path) if path.exists() else None
+
+
+def read_result_file(path: Path) -> dict[str, Any] | None:
+    """Return the result in a file; None if the file is damaged."""
     try:
         return read_json_with_checksum(path, "The trial is trained again")
     except DamagedFileError:

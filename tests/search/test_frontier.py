@@ -133,6 +133,14 @@ def test_the_smallest_student_that_meets_the_target_is_chosen() -> None:
     assert choose_student(students, 0.9, False) == ("c", True)
 
 
+def test_a_few_bytes_choose_no_student() -> None:
+    students = rows({"a": (0.95, 30_402, ""), "b": (0.91, 30_400, ""), "c": (0.97, 31_000, "")})
+    assert choose_student(students, 0.9, True) == ("a", True)
+    students["b"]["validation"]["mean"] = 0.95
+    students["b"]["latency_ms"] = 0.9
+    assert choose_student(students, 0.9, True) == ("b", True)
+
+
 def test_a_student_beyond_a_limit_is_not_chosen() -> None:
     students = rows({"a": (0.95, 30, ""), "b": (0.94, 20, "latency")})
     assert choose_student(students, 0.9, True) == ("a", True)

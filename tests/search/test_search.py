@@ -25,7 +25,7 @@ from instil.search import study as study_module
 from instil.search.arms import Arm, base_data, reference_arms
 from instil.search.candidates import require_cost
 from instil.search.execution import execute
-from instil.search.outcome import best_recipe, time_notes
+from instil.search.outcome import best_recipe, count_steps, time_notes
 from instil.search.pruning import is_behind
 from instil.search.search import Settings, start
 from instil.search.state import State, read_state
@@ -306,6 +306,12 @@ def test_an_untrained_student_is_no_rival(folder: Path, monkeypatch: pytest.Monk
         assert all(curves)
         assert not is_behind([[4, 0.5]], curves, True)
     assert any(rivals)
+
+
+def test_a_student_that_is_not_trained_has_no_steps() -> None:
+    arms = [Arm(name, "baseline", True, {}) for name in ("alone", "random_init")]
+    trials = [{"arm": arm.name, "status": "complete", "num_steps": 9, "curve": []} for arm in arms]
+    assert count_steps(trials, arms) == 9
 
 
 def test_stages_are_refused(tmp_path: Path) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from instil.experiment.experiment import Experiment
 from instil.recipe import load
+from instil.search.arms import Arm
 from instil.search.evidence import compare_finalists
 from instil.search.search import Settings, start
-from instil.search.student_methods import METHODS, chosen_students
+from instil.search.student_methods import METHODS, _chosen, chosen_students
 from instil.search.student_outcome import choose_student
+from instil.search.trainer import Trainer
 from tests.search.recipes import continue_search, recipe, silent, without_times
 
 slow = pytest.mark.slow
@@ -136,3 +140,18 @@ def test_the_best_method_of_the_smallest_student_wins() -> None:
 def test_random_search_is_refused() -> None:
     with pytest.raises(ValueError, match="--strategy: random for students and methods at once"):
         Settings(over=("students", "methods"), strategy="random")
+
+
+def test_the_target_is_the_score_of_the_teacher_on_all_validation_samples(tmp_path: Path) -> None:
+    """The score of the signals, on a few samples, may be far from it."""
+    trainer = Trainer(Experiment.from_recipe(recipe()), tmp_path)
+    trainer.train_teachers()
+    settings = Settings(over=("students", "methods"), keep=0.9)
+    costs = {"small": {"bytes": 1.0}, "large": {"bytes": 2.0}}
+    arms = [Arm(name, "student", False, {}, costs=costs[name]) for name in costs]
+    state = SimpleNamespace(settings=settings, signals={"teacher_score": 0.2})
+    scores = {"small": 0.3, "large": 0.99}
+    first: Any = SimpleNamespace(
+        state=state, trainer=trainer, higher_is_better=True, scores=lambda arms: scores
+    )
+    assert [arm.name for arm in _chosen(first, arms)] == ["large", "small"]

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from instil.search.evidence import ALPHA, holm
+from instil.search.evidence import ALPHA, SCORE_DIGITS, holm, rounded
 
 Scores = npt.NDArray[np.float64]
 FEWEST_TASKS = 2
 FEWEST_METHODS = 3
-SCORE_DIGITS = 9
-"""Significant digits of a mean score that count: means of the same values in another order differ
-in the last ones."""
 DIFFERENCE_DIGITS = 6
 """Significant digits of a difference that count: 0.9 - 0.8 is not 0.8 - 0.7 in floating point."""
 
@@ -87,8 +84,8 @@ def average_ranks(scores: Scores) -> list[float]:
 
 def _rounded(values: Scores, digits: int) -> Scores:
     """Round to significant digits, so that values that differ by rounding errors are ties."""
-    texts = [f"{value:.{digits}g}" for value in values.flat]
-    return np.array(texts, dtype=np.float64).reshape(values.shape)
+    ties = [rounded(value, digits) for value in values.flat]
+    return np.array(ties, dtype=np.float64).reshape(values.shape)
 
 
 def critical_difference(num_methods: int, num_tasks: int, alpha: float = ALPHA) -> float:

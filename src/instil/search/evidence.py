@@ -10,6 +10,23 @@ from instil.plan.statistics import paired_gain, summarize
 COMPARED = ("pseudo_labels", "alone")
 """Reference arms that every finalist is compared with."""
 ALPHA = 0.05
+SCORE_DIGITS = 9
+"""Significant digits of a mean score that count: means of the same values in another order differ
+in the last ones."""
+
+
+def rounded(value: float, digits: int = SCORE_DIGITS) -> float:
+    """Round to significant digits, so that values that differ by rounding errors are ties.
+
+    Args:
+        value: mean score, or a difference of two.
+        digits: significant digits.
+
+    Example:
+        >>> rounded((0.1 + 0.2 + 0.3) / 3) == rounded((0.3 + 0.2 + 0.1) / 3) == 0.2
+        True
+    """
+    return float(f"{value:.{digits}g}")
 
 
 def mean_with_interval(values: Sequence[float]) -> dict[str, Any]:

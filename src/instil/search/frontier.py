@@ -5,6 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+SIZE_TOLERANCE = 1e-3
+"""Share of a file by which another one is larger and still of the same size: names and the layout
+of a file change its bytes, too."""
+
+
+def comparable_sizes(sizes: Mapping[str, float]) -> dict[str, float]:
+    """Return sizes in which files that differ by at most ``SIZE_TOLERANCE`` are equal.
+
+    Args:
+        sizes: bytes by name.
+
+    Returns:
+        Bytes of the smallest file of the same size by name.
+
+    Example:
+        >>> comparable_sizes({"a": 13802.0, "b": 13800.0, "c": 15000.0})
+        {'b': 13800.0, 'a': 13800.0, 'c': 15000.0}
+    """
+    comparable: dict[str, float] = {}
+    smallest = 0.0
+    for name in sorted(sizes, key=lambda name: sizes[name]):
+        if sizes[name] > smallest * (1 + SIZE_TOLERANCE):
+            smallest = sizes[name]
+        comparable[name] = smallest
+    return comparable
+
 
 def frontier(qualities: Mapping[str, float], costs: Mapping[str, float]) -> list[str]:
     """Return the students that no other student beats in both quality and cost.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from instil import catalogue
 from instil import recipe as recipes
 from instil.experiment.data_checks import validation_notes
 from instil.files.atomic import atomic
@@ -12,7 +13,7 @@ from instil.files.json_files import write_json
 from instil.recipe import build
 from instil.recipe.sections import Recipe
 from instil.search.arms import Arm, arm_recipe
-from instil.search.evidence import better_on_test, compare_finalists, mean_with_interval
+from instil.search.evidence import better_on_test, compare_finalists, mean_with_interval, rounded
 from instil.search.page import write_page
 from instil.search.search_facts import search_facts
 from instil.search.student_outcome import chance_notes, student_facts, student_rows
@@ -58,7 +59,7 @@ def write_outcome(study: Study, finalists: Sequence[Arm], finals: Results) -> di
         "student_parameters": winner["parameters"],
         "final_seeds": study.final_seeds,
         "schedule": state.schedule.to_json(),
-        "steps": sum(_steps(result) for result in trials),
+        "steps": count_steps(trials, state.arms),
         "seconds": round(sum(result["seconds"] for result in trials), 3),
         "notes": [*_notes(study), *failures, *chance_notes(study, teacher)],
         "arms": [arm.to_json() for arm in state.arms],
@@ -111,8 +112,7 @@ def rank_rows(rows: dict[str, dict[str, Any]], higher_is_better: bool) -> list[s
     sign = 1 if higher_is_better else -1
 
     def key(name: str) -> tuple[float, bool]:
-        # Means of the same scores in another order differ by rounding.
-        mean = float(f"{rows[name]['validation']['mean']:.9g}")
+        mean = rounded(rows[name]["validation"]["mean"])
         return -sign * mean, not rows[name]["is_reference"]
 
     return sorted(rows, key=key)
@@ -224,6 +224,18 @@ def _further_metrics(own: Sequence[dict[str, Any]], metric: str) -> dict[str, An
         for name in names
         if all(name in result["test"] for result in own)
     }
+
+
+def count_steps(trials: Results, arms: Sequence[Arm]) -> int:
+    """Return the optimizer steps of all trials.
+
+    Args:
+        trials: results of the trials.
+        arms: arms of the search; those without a training, as ``random_init``, have no steps.
+    """
+    baselines = [arm for arm in arms if arm.kind == "baseline"]
+    untrained = {arm.name for arm in baselines if not catalogue.find("baseline", arm.method).trains}
+    return sum(_steps(result) for result in trials if result["arm"] not in untrained)
 
 
 def _steps(result: dict[str, Any]) -> int:

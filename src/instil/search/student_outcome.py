@@ -8,7 +8,7 @@ from typing import Any
 from instil.report.evidence import accuracy_is_near_chance
 from instil.search.arms import Arm
 from instil.search.evidence import mean_with_interval
-from instil.search.frontier import frontier, hypervolume
+from instil.search.frontier import comparable_sizes, frontier, hypervolume
 from instil.search.limits import COSTS, formats, violation
 from instil.search.study import Results, Study
 
@@ -72,6 +72,8 @@ def target_score(teacher_score: float | None, keep: float, higher_is_better: boo
 def choose_student(rows: Rows, target: float | None, higher_is_better: bool) -> tuple[str, bool]:
     """Choose the smallest student within the limits whose mean validation score meets a target.
 
+    Of files of equal size, see ``comparable_sizes``, the better one is chosen, then the faster one.
+
     Args:
         rows: result of ``student_rows``, not empty.
         target: score to meet; None: no student meets it.
@@ -89,9 +91,11 @@ def choose_student(rows: Rows, target: float | None, higher_is_better: bool) -> 
     if target is not None and allowed:
         good = [name for name, score in scores.items() if score >= sign * target]
         if good:
-            # The methods of a student have equal costs, so that their scores decide.
-            costs = {name: (rows[name]["bytes"], rows[name]["latency_ms"]) for name in good}
-            return min(good, key=lambda name: (*costs[name], -scores[name])), True
+            # Such as the methods of one student: of equal sizes, the scores decide.
+            sizes = comparable_sizes({name: rows[name]["bytes"] for name in good})
+            latencies = {name: rows[name]["latency_ms"] for name in good}
+            order = {name: (sizes[name], -scores[name], latencies[name]) for name in good}
+            return min(good, key=lambda name: order[name]), True
     return max(scores, key=lambda name: scores[name]), False
 
 

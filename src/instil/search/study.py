@@ -8,7 +8,7 @@ from typing import Any
 from instil.search.arms import Arm, base_data
 from instil.search.duplicates import find_duplicates
 from instil.search.execution import OnResult, execute
-from instil.search.frontier import order_by_front
+from instil.search.frontier import comparable_sizes, order_by_front
 from instil.search.limits import smallest_file
 from instil.search.prior import order_with_prior
 from instil.search.rounds import Rung
@@ -187,7 +187,7 @@ class Study:
         if self.state.settings.has_students:
             limits = self.state.settings.limits
             sizes = {arm.name: smallest_file(arm.costs, limits) for arm in arms}
-            order = order_by_front(best, sizes)
+            order = order_by_front(best, comparable_sizes(sizes))
             return sorted(arms, key=lambda arm: order.index(arm.name))
         if self.state.settings.has_prior and self._is_short_round():
             # The arms of the state are in the order of their prior.

@@ -229,18 +229,17 @@ class Trainer:
         stage = self.experiment.stages[0]
         evaluator = Evaluator(self.experiment)
         with autocast_context(stage.recipe.train):
-            teacher = move_teacher(self._teacher(stage, evaluator), stage.recipe.train)
+            teacher = move_teacher(self.teacher(stage, evaluator), stage.recipe.train)
             return evaluator.cache_decisions(teacher, self.experiment.splits.train)
 
-    def _teacher(self, stage: Experiment, evaluator: Evaluator) -> Teacher:
+    def teacher(self, stage: Experiment, evaluator: Evaluator) -> Teacher:
+        """Return the combined teacher of a stage, from its store or the cache."""
         if stage.recipe.store is not None:
             return stored_teacher(stage, "plain")
         with WorkFolder(self.folder) as work:
             teachers = SharedTeachers([stage], Fitter(work, evaluator, _ignore))
-            networks = [
-                teachers.network(stage, config, index)[0]
-                for index, config in enumerate(stage.recipe.teachers)
-            ]
+            configs = enumerate(stage.recipe.teachers)
+            networks = [teachers.network(stage, config, index)[0] for index, config in configs]
         teacher = prepare_teacher(combine_teachers(stage, networks), stage)
         assert teacher is not None
         return teacher

@@ -12,12 +12,11 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.cards import suggestion
 from instil.core import Batch
+from instil.data.class_folders import check_classes, class_names, split_directories
 from instil.data.clip_files import clip_files, read_clip
 from instil.data.paths import located
 from instil.data.samples import Samples, TensorData
-from instil.data.sources.folder import class_names, split_directories
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
 
 
@@ -83,12 +82,7 @@ def _samples(
 ) -> EncodedVideos:
     videos = []
     label = []
-    for name in class_names(directory):
-        if name not in names:
-            raise ValueError(
-                f"path: train has no class '{name}', unlike {directory}. Expected one of "
-                f"{', '.join(names)}.{suggestion(name, names)}"
-            )
+    check_classes(directory, names)
     for index, name in enumerate(names):
         folder = directory / name
         files = clip_files(folder) if folder.is_dir() else []

@@ -11,8 +11,13 @@ from typing import Annotated, Any
 import torch
 from typing_extensions import Doc
 
-from instil.cards import suggestion
 from instil.core import UNLABELLED
+from instil.data.class_folders import (
+    WITHOUT_LABEL,
+    check_classes,
+    class_names,
+    split_directories,
+)
 from instil.data.coco_files import keypoint_files
 from instil.data.depth_pictures import depth_pictures
 from instil.data.images import LazyData
@@ -30,15 +35,6 @@ from instil.data.pictures import (
 )
 from instil.data.samples import Samples
 from instil.data.splits import Splits, TestOption, ValidationOption, splits
-
-NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "val", "valid"),
-    "test": ("test",),
-}
-"""Names of the folder of each split; the last one that exists is used."""
-WITHOUT_LABEL = ("unlabelled", "unlabeled")
-"""Names of a folder, next to those of the classes, with unlabelled pictures."""
 
 Labelled = tuple[tuple[Path, ...], list[int]]
 """Picture files with the class index of each."""
@@ -162,34 +158,11 @@ def _class_pictures(
     return replace(splits(parts, validation, test), notes=notes)
 
 
-def split_directories(root: Path) -> dict[str, Path]:
-    """Return the folder of each split; a root without a train folder is the training data."""
-    directories = {}
-    for part, entries in NAMES.items():
-        for entry in entries:
-            if (root / entry).is_dir():
-                directories[part] = root / entry
-    return directories if "train" in directories else {"train": root}
-
-
-def class_names(directory: Path) -> list[str]:
-    """Return the sorted names of the class folders of a directory."""
-    return sorted(
-        entry.name
-        for entry in directory.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in WITHOUT_LABEL
-    )
-
-
 def _files(directory: Path, classes: Sequence[str]) -> Labelled:
     """Pictures of all class folders of a directory."""
     paths: list[Path] = []
     label: list[int] = []
-    for name in class_names(directory):
-        if name not in classes:
-            raise ValueError(
-                f"{directory / name}: train has no class '{name}'.{suggestion(name, classes)}"
-            )
+    for name in check_classes(directory, classes):
         class_files = picture_files(directory / name)
         if not class_files:
             raise ValueError(f"path: the class folder {directory / name} has no pictures")

@@ -97,28 +97,7 @@ def resume(folder: Path, console: Console, num_jobs: int = 1) -> dict[str, Any]:
 def _search(
     recipe: Recipe, folder: Path, console: Console, num_jobs: int, settings: Settings | None
 ) -> dict[str, Any]:
-    if world_size() > 1:
-        raise ValueError("search: several ranks. Expected one process, and --jobs for more")
-    if recipe.stages:
-        raise RecipeError(
-            "stages: a search trains one stage. Expected a recipe without stages. Search the "
-            "stages one after another"
-        )
-    if recipe.student.is_fitted:
-        raise RecipeError(
-            f"student.model: a search compares trainings in steps, and {recipe.student.model} is "
-            "fitted at once. Expected a network. Use instil run with several recipes, and instil "
-            "compare"
-        )
-    if settings is not None and settings.has_students and not (recipe.teachers or recipe.store):
-        raise RecipeError(
-            "teacher: missing. Expected a teacher, whose quality the students of a search keep"
-        )
-    if settings is not None and settings.has_teachers:
-        check_teachers(recipe, settings.teachers)
-    require_optuna()
-    if settings is not None:
-        check_names(settings.candidates or ())
+    _check_recipe(recipe, settings)
     experiment = Experiment.from_recipe(recipe)
     # Wrong input is found here, before a folder is written.
     if settings is not None and settings.num_folds > 1:
@@ -144,6 +123,32 @@ def _search(
         return _run(state, trainer, num_jobs, console)
     finally:
         lock.release()
+
+
+def _check_recipe(recipe: Recipe, settings: Settings | None) -> None:
+    """Check a recipe before its data are read; ``settings`` are those of a new search."""
+    if world_size() > 1:
+        raise ValueError("search: several ranks. Expected one process, and --jobs for more")
+    if recipe.stages:
+        raise RecipeError(
+            "stages: a search trains one stage. Expected a recipe without stages. Search the "
+            "stages one after another"
+        )
+    if recipe.student.is_fitted:
+        raise RecipeError(
+            f"student.model: a search compares trainings in steps, and {recipe.student.model} is "
+            "fitted at once. Expected a network. Use instil run with several recipes, and instil "
+            "compare"
+        )
+    if settings is not None and settings.has_students and not (recipe.teachers or recipe.store):
+        raise RecipeError(
+            "teacher: missing. Expected a teacher, whose quality the students of a search keep"
+        )
+    if settings is not None and settings.has_teachers:
+        check_teachers(recipe, settings.teachers)
+    require_optuna()
+    if settings is not None:
+        check_names(settings.candidates or ())
 
 
 def _set_aside_failures(folder: Path, console: Console) -> None:

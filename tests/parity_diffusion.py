@@ -47,7 +47,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "easy_consistency": lambda: EasyConsistency(denoiser(), small()),
     "f_distill": lambda: FDistill(denoiser(), teacher(), small(), fake_updates=1),
     "guidance_distillation": lambda: GuidanceDistillation(
-        denoiser(scalars=("guidance",)), teacher(), small()
+        denoiser(scalars=("guidance",)), teacher(scalars=("guidance",)), small()
     ),
     "ladd": lambda: LADD(denoiser(), teacher(), small(), fool=0.01),
     "lcm": lambda: LCM(denoiser(), teacher(), small(), num_times=4),

@@ -9,7 +9,8 @@ from tests.schemes.denoisers import batch, clocked, denoiser, matching, teacher
 
 
 def scheme(**options: float) -> GuidanceDistillation:
-    return GuidanceDistillation(denoiser(scalars=("guidance",)), teacher(), matching(), **options)
+    student = denoiser(scalars=("guidance",), guidance=1.0)
+    return GuidanceDistillation(student, teacher(), matching(), **options)
 
 
 def test_contracts() -> None:
@@ -27,8 +28,8 @@ def test_the_target_is_guided_by_the_weight_that_the_student_reads() -> None:
     assert ((weight >= 1) & (weight < 3)).all()
     assert weight.unique().numel() > 10
     sample = it.draw(clocked())
-    conditional = it.teacher_denoised(sample.noisy, sample.time, clocked()["label"])
-    unconditional = it.teacher_denoised(sample.noisy, sample.time, None)
+    conditional = it.teacher_denoised(sample.noisy, sample.time, clocked()["label"], 0.0)
+    unconditional = it.teacher_denoised(sample.noisy, sample.time, None, 0.0)
     expected = (1 + weight) * conditional - weight * unconditional
     assert torch.allclose(target["denoised"], expected, atol=1e-5)
 
@@ -41,7 +42,7 @@ def test_one_weight_needs_no_input() -> None:
 
 
 def test_wrong_ranges_and_teachers_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"less than scheme.lowest"):
+    with pytest.raises(ValueError, match=r"scheme.highest: less than the smallest weight"):
         scheme(lowest=2.0, highest=1.0)
     with pytest.raises(ValueError, match=r"guidance: the model reads no label"):
         GuidanceDistillation(denoiser(), teacher(num_classes=0), matching())

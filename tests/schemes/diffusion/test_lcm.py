@@ -18,7 +18,7 @@ def test_contracts() -> None:
 
 
 def test_teacher_student_and_target_have_one_guidance_weight() -> None:
-    student = denoiser(scalars=("guidance",))
+    student = denoiser(scalars=("guidance",), guidance=2.0)
     it = LCM(student, teacher(), matching(), lowest=1.0, highest=3.0, num_times=4, decay=0.0)
     prepared(it)
     seen: list[Batch] = []
@@ -45,3 +45,6 @@ def test_several_weights_need_a_student_that_reads_them() -> None:
         LCM(denoiser(), teacher(), matching(), lowest=1.0, highest=3.0)
     with pytest.raises(ValueError, match=r"student.options.guidance: .* Expected 0, got 1"):
         LCM(denoiser(guidance=1.0), teacher(), matching())
+    student = denoiser(scalars=("guidance",), guidance=0.5)
+    with pytest.raises(ValueError, match=r"Expected a weight from 1 to 3, got 0.5. Set guidance"):
+        LCM(student, teacher(), matching(), lowest=1.0, highest=3.0)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +59,34 @@ def test_guidance_is_part_of_the_target_and_not_applied_again() -> None:
     assert not torch.allclose(*targets, atol=1e-3)
     with pytest.raises(ValueError, match=r"student.options.guidance: .* Expected 0, got 1"):
         Progressive(denoiser(guidance=1.0), teacher(), matching(), steps=4, guidance=2.0)
+
+
+def test_students_that_read_the_guidance_learn_several_weights() -> None:
+    options: dict[str, Any] = {"scalars": ("guidance",), "guidance": 2.0}
+    student = denoiser(**options)
+    it = Progressive(student, teacher(**options), matching(), 4, guidance=1.0, highest=3.0)
+    prepared(it)
+    seen: list[torch.Tensor] = []
+    for net in (it.student, it.teacher_denoiser):
+        net.register_forward_pre_hook(_record(seen), with_kwargs=True)
+    it.forward_both(clocked())
+    # Two calls of the teacher, and one of the student.
+    assert len(seen) == 3
+    assert ((seen[0] >= 1) & (seen[0] < 3)).all()
+    assert seen[0].unique().numel() > 10
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+    with pytest.raises(ValueError, match=r"scheme.highest: the student does not read"):
+        Progressive(denoiser(), teacher(), matching(), steps=4, highest=2.0)
+
+
+def _record(seen: list[torch.Tensor]) -> Callable[..., None]:
+    """Return a hook that records the weights which a network or its denoiser reads."""
+
+    def hook(_: object, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        seen.append((options or inputs[0])["guidance"])
+
+    return hook
 
 
 def test_the_loss_is_the_weighted_squared_error() -> None:

@@ -30,7 +30,11 @@ def make_consistency_model(student: Denoiser) -> None:
 
 @torch.no_grad()
 def consistency_target(
-    scheme: DiffusionScheme, noisy: Tensor, time: Tensor, label: Tensor | None, **scalars: Tensor
+    scheme: DiffusionScheme,
+    noisy: Tensor,
+    time: Tensor,
+    label: Tensor | None,
+    guidance: Tensor | None = None,
 ) -> Tensor:
     """Clean images of the student's average, or of the student if there is none.
 
@@ -39,7 +43,7 @@ def consistency_target(
         noisy: noisy images (N, ...).
         time: their times (N,); at time 0 the result is the image itself.
         label: classes (N,), None for no class.
-        **scalars: numbers (N,) that the network reads besides the time.
+        guidance: weights (N,) for a network that reads them; None: the weight of the scheme.
 
     Returns:
         (N, ...), without gradient.
@@ -47,5 +51,5 @@ def consistency_target(
     # Not the net of the average: the calls of a sharded teacher gather its weights.
     net = scheme.average or scheme.student
     safe_time = time.clamp_min(scheme.schedule.min_time)
-    denoised: Tensor = scheme.run_student(noisy, safe_time, label, net, **scalars)["denoised"]
+    denoised: Tensor = scheme.run_student(noisy, safe_time, label, net, guidance)["denoised"]
     return torch.where(over_pixels(time, noisy) > 0, denoised, noisy)

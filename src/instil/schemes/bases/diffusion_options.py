@@ -11,7 +11,12 @@ from instil.core import NonNegative
 from instil.functional.diffusion.loss_weights import LossWeight
 
 Guidance = Annotated[
-    float, Ge(0), Doc("weight of the teacher's classifier-free guidance; 0: no guidance")
+    float,
+    Ge(0),
+    Doc(
+        "weight of the teacher's classifier-free guidance, which networks with the number guidance "
+        "read; 0: no guidance"
+    ),
 ]
 Weight = Annotated[
     LossWeight,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Teacher
 from instil.schemes.bases.diffusion import DiffusionScheme
 from instil.schemes.bases.diffusion_options import Weight
-from instil.schemes.bases.guidance_range import GuidanceRange, Highest, Lowest
+from instil.schemes.bases.guidance_range import Highest, Lowest, random_guidance
 
 
 class GuidanceDistillation(DiffusionScheme):
@@ -52,11 +52,8 @@ class GuidanceDistillation(DiffusionScheme):
         highest: Highest = 4.0,
         noise_weight: Weight = "truncated_snr",
     ):
-        super().__init__(student, teacher, objectives)
+        super().__init__(student, teacher, objectives, lowest, highest=highest)
         self.noise_weight = noise_weight
-        self.guidance_range = GuidanceRange(
-            self.student_denoiser, self.teacher_denoiser, lowest, highest
-        )
         self.teacher_denoiser.check_guidance(1.0)
         self.lowest = lowest
         self.highest = highest
@@ -66,8 +63,8 @@ class GuidanceDistillation(DiffusionScheme):
         sample = self.draw(batch)
         # Without dropped labels: the student needs no unconditional prediction.
         label: Tensor = batch["label"]
-        guidance, scalars = self.guidance_range.draw(batch)
+        guidance = random_guidance(batch, self.lowest, self.highest)
         target = self.teacher_denoised(sample.noisy, sample.time, label, guidance)
-        student = self.run_on_data(replace(sample, label=label), sample.time, **scalars)
+        student = self.run_on_data(replace(sample, label=label), sample.time, guidance)
         teacher = {"denoised": target, "loss_weight": self.weights(sample.time, self.noise_weight)}
         return student, teacher

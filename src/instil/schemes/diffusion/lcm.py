@@ -19,7 +19,7 @@ from instil.schemes.bases.diffusion_options import (
     TeacherSolver,
     Weight,
 )
-from instil.schemes.bases.guidance_range import GuidanceRange, Highest, Lowest
+from instil.schemes.bases.guidance_range import Highest, Lowest, random_guidance
 from instil.teachers.ema import Ema
 
 
@@ -62,12 +62,9 @@ class LCM(DiffusionScheme):
         steps: StudentSteps = 4,
         noise_weight: Weight = "one",
     ):
-        super().__init__(student, teacher, objectives, steps=steps)
+        super().__init__(student, teacher, objectives, lowest, steps, highest)
         make_consistency_model(self.student_denoiser)
         self.average = Ema(self.student, decay) if decay else None
-        self.guidance_range = GuidanceRange(
-            self.student_denoiser, self.teacher_denoiser, lowest, highest
-        )
         self.lowest = lowest
         self.highest = highest
         self.num_times = num_times
@@ -80,9 +77,9 @@ class LCM(DiffusionScheme):
         sample = self.draw(batch)
         start, end = random_interval(batch, self.schedule, self.num_times)
         noisy = self.schedule.add_noise(sample.clean, sample.noise, start)
-        guidance, scalars = self.guidance_range.draw(batch)
+        guidance = random_guidance(batch, self.lowest, self.highest)
         denoise = partial(self.teacher_denoised, label=sample.label, guidance=guidance)
         reached = solver_step(denoise, self.schedule, noisy, start, end, self.solver)
-        student = self.run_on_data(sample, start, **scalars)
-        target = consistency_target(self, reached, end, sample.label, **scalars)
+        student = self.run_on_data(sample, start, guidance)
+        target = consistency_target(self, reached, end, sample.label, guidance)
         return student, {"denoised": target, "loss_weight": self.weights(start, self.noise_weight)}

@@ -29,7 +29,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "spectral norm": {"spectral_norm": True},
     "penalty": {"penalty": 2.0},
     "penalty every third step": {"penalty": 2.0, "penalty_every": 3},
-    "maps": {"role": "features", "condition": "label", "penalty": 1.0, "spectral_norm": True},
+    "features": {"role": "features", "condition": "label", "penalty": 1.0, "spectral_norm": True},
 }
 
 
@@ -44,6 +44,24 @@ def test_contracts(options: dict[str, Any]) -> None:
     check_scheme(
         make, robust.images if options.get("role") == "features" else lambda step: batch(seed=step)
     )
+
+
+@pytest.mark.parametrize("role", ["maps", "tokens"])
+def test_the_score_of_a_sample_is_the_mean_over_its_positions(role: str) -> None:
+    def tapped(width: int, seed: int) -> Net:
+        inner = robust.net(width, seed)
+        return Net(inner.model, inner.call, {role: ["2"]})
+
+    options = {"role": role, "condition": "label", "penalty": 1.0}
+    scheme = Adversarial(tapped(2, 0), Frozen(tapped(3, 1)), {"kd": KD()}, **options)
+    scheme.prepare(robust.images())
+    update = next(iter(scheme.step(robust.timed())))
+    assert torch.isfinite(torch.stack(list(update.losses.values()))).all()
+    values = torch.randn(16, 3, 3, 3)
+    assert scheme.critic is not None
+    scores = scheme.critic(scheme._append_class(values, robust.timed()))
+    expected = torch.stack([score.mean() for score in scores])
+    torch.testing.assert_close(scheme._score(values, robust.timed()), expected)
 
 
 def test_both_losses_are_those_of_the_paper() -> None:

@@ -218,10 +218,11 @@ class Adversarial(Scheme):
         return torch.cat([values, one_hot.expand(shape)], axis)
 
     def _score(self, values: Tensor, batch: Batch) -> Tensor:
-        """Critic score of each item; the mean over positions for features."""
+        """Critic score of each item; the mean over the positions of an item."""
         assert self.critic is not None
         score = to_float32(self.critic(self._append_class(values, batch)))
-        return score.flatten(1).mean(1) if self.role == "features" else score.squeeze(-1)
+        item_dims = item_weights(batch).ndim
+        return score.flatten(item_dims).mean(-1) if score.ndim > item_dims else score
 
 
 def _num_classes(student: Outputs, batch: Batch) -> int:

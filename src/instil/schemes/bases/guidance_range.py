@@ -18,7 +18,16 @@ Highest = Annotated[float, Ge(0), Doc("largest guidance weight of the training")
 
 
 def random_guidance(batch: Batch, lowest: float, highest: float) -> Tensor:
-    """Uniform guidance weights (N,) of a batch."""
+    """Uniform guidance weights of a batch.
+
+    Args:
+        batch: batch of the step.
+        lowest: smallest weight.
+        highest: largest weight.
+
+    Returns:
+        (N,).
+    """
     return lowest + (highest - lowest) * keyed_uniform(batch, 1, "scheme.guidance")[:, 0]
 
 

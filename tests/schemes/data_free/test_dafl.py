@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from instil.core import UNLABELLED
 from instil.modules.batch_statistics import bn_statistics_loss, record_statistics
+from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.bases.generator_losses import (
     activation_loss,
@@ -117,3 +119,12 @@ def test_a_generator_without_bounds_is_refused() -> None:
     bounded: Any = nn.Sequential(*generator, nn.Sigmoid())
     bounded.latent = 4
     DAFL(classifier(4), Frozen(classifier(6)), {"kd": KD(1.0)}, bounded).prepare(blank())
+
+
+def test_labels_of_the_data_are_not_those_of_generated_images() -> None:
+    losses = {"kd": KD(1.0), "cross_entropy": CrossEntropy()}
+    labelled = blank() | {"label": torch.arange(16) % 5}
+    one = DAFL(classifier(4), Frozen(classifier(6)), losses, maker())
+    with pytest.raises(ValueError, match=r"objectives\.cross_entropy: CrossEntropy needs labels"):
+        one.prepare(labelled)
+    assert (scheme().before_step(labelled)["label"] == UNLABELLED).all()

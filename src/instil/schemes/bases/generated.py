@@ -31,6 +31,7 @@ from instil.modules.batch_statistics import (
 )
 from instil.modules.eval_mode import eval_mode
 from instil.modules.synthetic_memory import SyntheticMemory
+from instil.schemes.bases.unlabelled_images import require_no_labels, without_labels
 
 MemorySize = Annotated[
     int,
@@ -90,6 +91,7 @@ class GeneratorScheme(Scheme):
             raise ValueError(
                 f"{name} takes gradients by the input, which {type(self).__name__} cannot give"
             )
+        require_no_labels(self)
         if "statistics" in self.terms.reads("teacher"):
             require_batch_norm(self.teacher, self.statistics_option)
         image = self.generate(batch)
@@ -100,6 +102,10 @@ class GeneratorScheme(Scheme):
         super().build(batch | {"image": image})
         if self.memory:
             self.replay = SyntheticMemory(self.memory, image=image)
+
+    def before_step(self, batch: Batch) -> Batch:
+        """Remove the labels of the data, which do not belong to the generated images."""
+        return without_labels(batch)
 
     def teacher_roles(self) -> set[str]:
         # The scheme computes the role statistics.

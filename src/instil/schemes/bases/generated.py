@@ -167,7 +167,7 @@ class GeneratorScheme(Scheme):
             )
             # Only the images of the last turn are remembered: one batch per step enters the memory.
             if self.replay is not None and turn == turns - 1:
-                update.state_updates["made"] = image
+                update.state_updates["made"] = image[item_weights(batch) > 0]
             yield update
             # Frees the graph before the next forward pass.
             del update

@@ -191,7 +191,7 @@ class GeneratedInversion(Scheme):
             batch = batch | {"image": generate_images(self.generator, latent)}
             rows = self.memory_rows(batch)
         update = self.compute_losses(batch)
-        update.state_updates |= synthetic_rows(**rows)
+        update.state_updates |= synthetic_rows(batch, **rows)
         return update
 
     def synthetic_images(self, batch: Batch) -> Tensor:

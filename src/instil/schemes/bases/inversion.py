@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Scheme, to_float32
+from instil.core import Batch, Scheme, item_weights, to_float32
 from instil.functional.keyed_random import keyed_uniform
 from instil.modules.synthetic_memory import SyntheticMemory
 
@@ -125,9 +125,20 @@ class ImagePool(SyntheticMemory):
         return has_images
 
 
-def synthetic_rows(**rows: Tensor) -> dict[str, Tensor]:
-    """Return rows of new images under the names that ``ImagePool.remember`` reads."""
-    return {f"made.{name}": value.detach() for name, value in rows.items()}
+def synthetic_rows(batch: Batch, **rows: Tensor) -> dict[str, Tensor]:
+    """Rows of new images under the names that ``ImagePool.remember`` reads.
+
+    A process without data repeats the images of an earlier micro-batch, which do not count.
+
+    Args:
+        batch: batch of the images.
+        **rows: rows (N, ...) of each name.
+
+    Returns:
+        Rows of the images that count.
+    """
+    counted = item_weights(batch) > 0
+    return {f"made.{name}": value[counted].detach() for name, value in rows.items()}
 
 
 def random_shift(image: Tensor, batch: Batch, pixels: int, turn: int) -> Tensor:

@@ -211,7 +211,9 @@ class DeepInversion(Scheme):
     def step(self, batch: Batch) -> Iterator[Update]:
         update = self.compute_losses(batch)
         if self.memory.creates_images(batch):
-            update.state_updates |= synthetic_rows(image=batch["image"], label=batch["label"])
+            update.state_updates |= synthetic_rows(
+                batch, image=batch["image"], label=batch["label"]
+            )
         yield update
 
     def synthetic_images(self, batch: Batch) -> Tensor:

@@ -57,7 +57,9 @@ class NOSMOG(Scheme):
         use="For a student without edges (GLNN) whose features are noisy. With position features "
         "and gsp it is the whole method.",
         pitfalls="Every step runs the student attack_steps + 1 more times. The scale of epsilon is "
-        "that of the features: the published values are 0.005 to 0.1.",
+        "that of the features: the published values are 0.005 to 0.1. "
+        "The passes on features with and without noise both update the running statistics of "
+        "BatchNorm, as in the authors' code.",
         deviations="The student is in evaluation mode during the attack, so dropout does not "
         "change between its steps. One noise raises both losses of a node; the authors' code "
         "searches one for each loss.",

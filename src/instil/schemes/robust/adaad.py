@@ -35,7 +35,9 @@ class AdaAD(RobustScheme):
         use="You have a robust teacher with its gradients, and images with or without labels.",
         pitfalls="Every step of the attack also passes through the teacher, so a large teacher is "
         "expensive. If the teacher is not robust, the attack finds images on which the teacher is "
-        "wrong, and the student learns its errors.",
+        "wrong, and the student learns its errors. "
+        "The passes on clean and on attacked images both update the running statistics of "
+        "BatchNorm, as in the authors' code.",
         deviations="The KL divergence is summed over the classes for all data; the authors' code "
         "takes the mean over the classes for CIFAR-10. The attack starts at a random point of the "
         "box; the authors' code starts at normal noise of scale 0.001.",

@@ -43,7 +43,9 @@ class ARD(RobustScheme):
         use="You need a small robust student and have a robust teacher. The second term of the "
         "equation is the objective cross_entropy.",
         pitfalls="A teacher that is not robust transfers little robustness. Every step needs "
-        "one forward and one backward pass through the student per attack step.",
+        "one forward and one backward pass through the student per attack step. "
+        "The passes on clean and on attacked images both update the running statistics of "
+        "BatchNorm, as in the authors' code.",
         deviations="The KL divergence is summed over the classes; the authors' code also divides "
         "by their number. The student is attacked in evaluation mode; the authors' code attacks "
         "it in training mode. An image without a label is attacked at the teacher's class.",

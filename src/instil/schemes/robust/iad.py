@@ -55,7 +55,9 @@ class IAD(RobustScheme):
         "cross_entropy for clean labels.",
         pitfalls="The trust needs the label; without one it is the trust in the teacher's own "
         "class. Every step needs one forward and one backward pass through the student per "
-        "attack step, and one more forward pass of the teacher.",
+        "attack step, and one more forward pass of the teacher. "
+        "The passes on clean and on attacked images both update the running statistics of "
+        "BatchNorm, as in the authors' code.",
         deviations="The paper multiplies the teacher's term by the trust; the authors' code does "
         "not (option partial). The student is attacked in evaluation mode; the authors' code "
         "attacks it in training mode. An image without a label is attacked at the teacher's class.",

@@ -53,7 +53,9 @@ class IADII(RobustScheme):
         "second teacher preserves the accuracy on clean images.",
         pitfalls="The order of the teachers counts: the robust one comes first. The second teacher "
         "is wrong on many attacked images, and the student learns its errors; too large a weight "
-        "costs robustness.",
+        "costs robustness. "
+        "The passes on clean and on attacked images both update the running statistics of "
+        "BatchNorm, as in the authors' code.",
         deviations="Written from the authors' code, where both teachers see the attacked images "
         "and the first one's term is multiplied by the trust; not compared with the paper's text. "
         "There the cross-entropy is computed on attacked images, here the objective is computed on "

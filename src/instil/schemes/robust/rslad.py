@@ -44,7 +44,9 @@ class RSLAD(RobustScheme):
         use="You have a robust teacher, and images with or without labels.",
         pitfalls="The student learns only the teacher's output for clean images, so the teacher's "
         "soft labels must be robust. Every step needs one forward and one backward pass through "
-        "the student per attack step.",
+        "the student per attack step. "
+        "The passes on clean and on attacked images both update the running statistics of "
+        "BatchNorm, as in the authors' code.",
         deviations="The KL divergence is summed over the classes; the authors' code takes the mean "
         "over them (ten times that for 100 classes) and adds 1e-5 inside a logarithm. The attack "
         "starts at a random point of the box; the authors' code starts at normal noise of scale "

@@ -151,6 +151,31 @@ def test_levels_of_timm_have_the_channels_first(name, channels):
     assert all(level.ndim == 4 for level in outputs["features"])
 
 
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("coat_tiny", [(3137, 152), (785, 152), (197, 152), (50, 152)]),
+        ("twins_svt_small", [(3136, 64), (784, 128), (196, 256), (49, 512)]),
+        ("mvitv2_tiny", [(3136, 96), (784, 192), (196, 384), (49, 768)]),
+    ],
+)
+def test_levels_that_timm_declares_by_other_names_are_those_of_the_stages(name, shapes):
+    timm = pytest.importorskip("timm")
+    model = timm.create_model(name, num_classes=7)
+    outputs = _of(model)({"image": torch.rand(1, 3, 224, 224)})
+    assert [tuple(level.shape[1:]) for level in outputs["features"]] == shapes
+
+
+def test_stages_of_pvt_v2_are_tapped_after_their_norm():
+    transformers = pytest.importorskip("transformers")
+    widths = [8, 16, 24, 32]
+    heads = {"num_attention_heads": [1, 1, 1, 1], "depths": [1, 1, 1, 1], "hidden_sizes": widths}
+    model = transformers.PvtV2ForImageClassification(transformers.PvtV2Config(**heads))
+    outputs = _of(model)({"image": torch.rand(2, 3, 64, 64)})
+    shapes = [tuple(level.shape) for level in outputs["features"]]
+    assert shapes == [(2, 256, 8), (2, 64, 16), (2, 16, 24), (2, 4, 32)]
+
+
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "volo_d1_224"])
 def test_one_of_two_heads_is_not_the_classifier(name):
     timm = pytest.importorskip("timm")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from math import ceil
 from typing import Any
 
 from torch import nn
 
+from instil.networks.feature_levels import evenly_spaced, timm_levels
+
 Taps = dict[str, "str | list[str]"]
 """Module path, or paths, of each role."""
-DEPTHS = 4
-"""Number of taps in a stack of equal blocks."""
 TORCHVISION_STAGES = {
     "ResNet": ["layer1", "layer2", "layer3", "layer4"],
     "VideoResNet": ["layer1", "layer2", "layer3", "layer4"],
@@ -34,13 +33,12 @@ PROJECTIONS = {
     "values": ("value", "v_lin", "v_proj"),
 }
 """Names of the linear layers of an attention."""
-
-TIMM_CHANNELS_LAST = ("VOLO", "VisionTransformerSAM")
-"""Classes of timm with maps (N, H, W, C) that do not declare them."""
 MODULE_END = re.compile(r"(:in)?(@\w+)?$")
 """End of the path of a tap after that of its module."""
 SECOND_HEADS = ("head_dist", "aux_head", "dist_head", "distillation_classifier")
 """Names of heads that are added to the classifier."""
+STAGE_OUTPUTS = {"PvtV2EncoderLayer": ".layer_norm"}
+"""Ends of the paths of stages of transformers whose own outputs are nested tuples."""
 WITHOUT_HEAD = ("Model", "Backbone")
 """Ends of the names of classes of transformers without a head."""
 POOLER = "pooler.dense"
@@ -113,32 +111,11 @@ def _timm(model: Any) -> tuple[list[str], str]:
     classifier = model.get_classifier()
     classifier = classifier[0] if isinstance(classifier, tuple) else classifier
     modules = dict(model.named_modules())
-    features = [path for path in _timm_levels(model) if MODULE_END.sub("", path) in modules]
+    features = [path for path in timm_levels(model) if MODULE_END.sub("", path) in modules]
     if not isinstance(classifier, (nn.Linear, nn.Identity)):
         return features, ""
     names = [name for name, module in modules.items() if module is classifier]
     return features, names[0] if names else ""
-
-
-def _timm_levels(model: Any) -> list[str]:
-    """Paths of the feature levels that a model of timm declares."""
-    info = list(getattr(model, "feature_info", None) or [])
-    paths = [level["module"] for level in info]
-    if len({level["reduction"] for level in info}) == 1:
-        paths = _evenly(paths)
-    # An empty path, such as that of the stem of TResNet, is the model itself.
-    paths = [path for path in paths if path]
-    # Swin: its maps are (N, H, W, C), the inputs of its perceptrons (N, L, C).
-    if getattr(model, "output_fmt", "") == "NHWC":
-        return [_last_mlp(model, path) or f"{path}@channels_last" for path in paths]
-    is_last = type(model).__name__ in TIMM_CHANNELS_LAST
-    return [f"{path}@channels_last" for path in paths] if is_last else paths
-
-
-def _last_mlp(model: nn.Module, path: str) -> str:
-    names = [name for name, _ in model.get_submodule(path).named_modules()]
-    perceptrons = [name for name in names if name.endswith(".mlp")]
-    return f"{path}.{perceptrons[-1]}:in" if perceptrons else ""
 
 
 def _torchvision(model: Any) -> tuple[list[str], str]:
@@ -152,7 +129,7 @@ def _torchvision(model: Any) -> tuple[list[str], str]:
         features = [f"features.{i}" for i in ends]
     if name == "VisionTransformer":
         blocks = [block for block, _ in model.encoder.layers.named_children()]
-        features = _evenly([f"encoder.layers.{block}" for block in blocks])
+        features = evenly_spaced([f"encoder.layers.{block}" for block in blocks])
     return features, _last_linear(model)
 
 
@@ -175,7 +152,8 @@ def _transformers(model: nn.Module) -> tuple[list[str], str]:
     classifier = _transformers_classifier(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) > 1 and name.startswith(text):
-            return _evenly([f"{name}.{i}" for i in range(len(module))]), classifier
+            end = STAGE_OUTPUTS.get(type(module[0]).__name__, "")
+            return evenly_spaced([f"{name}.{i}{end}" for i in range(len(module))]), classifier
     return [], classifier
 
 
@@ -221,13 +199,6 @@ def _reads_tokens(model: Any) -> bool:
     """Whether a transformers model reads text."""
     has_embeddings = hasattr(model, "get_input_embeddings")
     return has_embeddings and getattr(model, "main_input_name", "") == "input_ids"
-
-
-def _evenly(paths: list[str]) -> list[str]:
-    """``DEPTHS`` evenly spaced paths, with the last; all of a short list."""
-    if len(paths) <= DEPTHS:
-        return paths
-    return [paths[ceil((i + 1) * len(paths) / DEPTHS) - 1] for i in range(DEPTHS)]
 
 
 def _last_linear(model: nn.Module) -> str:

@@ -77,6 +77,27 @@ def test_ours_is_made_shallower_too() -> None:
     assert len(depth(causal_transformer(11, depth=4), 2).base_model.stages) == 2
 
 
+@pytest.mark.parametrize("name", ["Hubert", "Wav2Vec2"])
+def test_convolutions_of_a_speech_model_are_not_its_layers(name: str) -> None:
+    """A model with one class of convolutions, and with one convolution per layer."""
+    transformers = pytest.importorskip("transformers")
+    convolutions = {"conv_dim": (8, 8, 8), "conv_kernel": (10, 3, 3), "conv_stride": (5, 2, 2)}
+    config = getattr(transformers, f"{name}Config")(
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=16,
+        feat_extract_norm="layer",
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        **convolutions,
+    )
+    model = getattr(transformers, f"{name}Model")(config)
+    student = depth(model, 2)
+    assert len(student.encoder.layers) == student.config.num_hidden_layers == 2
+    assert len(student.feature_extractor.conv_layers) == 3
+
+
 def test_layers_that_are_not_there_are_refused() -> None:
     with pytest.raises(ValueError, match="LlamaForCausalLM has 5 layers; 6 cannot be kept"):
         depth(llama(), 6)

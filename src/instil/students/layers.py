@@ -17,8 +17,8 @@ def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return path and layers of the longest list of modules of one class.
 
     A model of transformers with a list of ``num_hidden_layers`` modules has those layers: speech
-    models may have more convolutions than layers. Of a vision-language model these are the layers
-    of its decoder.
+    models may have more convolutions than layers. Of lists of one length, these are the layers with
+    linear parts. Of a vision-language model these are the layers of its decoder.
 
     Raises:
         ValueError: if the model has no such list.
@@ -33,7 +33,12 @@ def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
         raise ValueError(f"{type(model).__name__} has no list of layers of one kind")
     count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     layers = [entry for entry in lists if len(entry[1]) == count]
-    return max(layers or lists, key=lambda entry: len(entry[1]))
+    return max(layers or lists, key=lambda entry: (len(entry[1]), _has_linear(entry[1])))
+
+
+def _has_linear(layers: nn.ModuleList) -> bool:
+    """Whether layers have linear parts, unlike the convolutions of a speech model."""
+    return any(is_linear(part) for part in layers.modules())
 
 
 def _decoder(model: nn.Module) -> tuple[str, nn.Module]:

@@ -91,6 +91,19 @@ def test_weights_and_steps_learn_and_the_layer_computes_with_the_grid() -> None:
         torch.testing.assert_close(ratio, ratio.round())
 
 
+def test_the_gradient_of_a_step_does_not_depend_on_padding() -> None:
+    torch.manual_seed(0)
+    model: Any = lsq(nn.Sequential(nn.Linear(4, 3)), 4)
+    tokens = torch.randn(2, 5, 4)
+    gradients = []
+    for padding in (0, 7):
+        padded = torch.nn.functional.pad(tokens, (0, 0, 0, padding))
+        step = model[0].input_quantizer.step
+        (gradient,) = torch.autograd.grad(model(padded)[:, :5].square().sum(), step)
+        gradients.append(gradient)
+    torch.testing.assert_close(*gradients)
+
+
 def test_eight_bits_are_near_and_a_head_over_tokens_stays() -> None:
     model = llama()
     expected = logits(model)

@@ -34,7 +34,7 @@ def lsq_round(values: Tensor, step: Tensor, lower: Tensor, upper: Tensor, count:
         step: positive step, which broadcasts to the values.
         lower: smallest integer, <= 0.
         upper: largest integer, > 0.
-        count: number of values that share a step: weights, or features of one sample.
+        count: number of values that share a step: weights of an output, or features of one item.
 
     Example:
         >>> import torch
@@ -73,11 +73,17 @@ class StepQuantizer(nn.Module):
         """Steps; an update may make a parameter negative or 0."""
         return self.step.abs().clamp_min(torch.finfo(self.step.dtype).tiny)
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Round weights (O, ...) with a step per output, or activations (N, ...) with one step."""
+    def forward(self, values: Tensor, count: int = 1) -> Tensor:
+        """Round weights (O, ...) with a step per output, or activations (N, ...) with one step.
+
+        Args:
+            values: weights or activations.
+            count: number of values that share a step, see ``lsq_round``; only gradients depend on
+                it.
+        """
         step = self.positive_step().to(values.dtype)
         bounds = self.lower.to(values.dtype), self.upper.to(values.dtype)
-        return lsq_round(values, step, *bounds, values[0].numel())
+        return lsq_round(values, step, *bounds, count)
 
 
 class LSQLinear(nn.Linear):
@@ -89,8 +95,10 @@ class LSQLinear(nn.Linear):
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute outputs (..., O) of inputs (..., I)."""
         if self.input_quantizer is not None:
-            inputs = self.input_quantizer(inputs)
-        return F.linear(inputs, self.weight_quantizer(self.weight), self.bias)
+            # Features of one token: the length of a padded text depends on the rest of its batch.
+            inputs = self.input_quantizer(inputs, self.in_features)
+        weight = self.weight_quantizer(self.weight, self.in_features)
+        return F.linear(inputs, weight, self.bias)
 
 
 class LSQConv2d(nn.Conv2d):
@@ -102,8 +110,8 @@ class LSQConv2d(nn.Conv2d):
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute outputs (N, O, H, W) of inputs (N, I, H, W)."""
         if self.input_quantizer is not None:
-            inputs = self.input_quantizer(inputs)
-        weight = self.weight_quantizer(self.weight)
+            inputs = self.input_quantizer(inputs, inputs[0].numel())
+        weight = self.weight_quantizer(self.weight, self.weight[0].numel())
         outputs: Tensor = self._conv_forward(inputs, weight, self.bias)
         return outputs
 

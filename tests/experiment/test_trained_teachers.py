@@ -71,6 +71,14 @@ def test_what_makes_another_teacher(change: str) -> None:
     assert where(recipe(change)) != where(recipe())
 
 
+def test_another_version_of_the_outputs_makes_another_teacher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = where(recipe())
+    monkeypatch.setattr("instil.experiment.trained_teachers.OUTPUTS_VERSION", 2)
+    assert where(recipe()) != before
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -173,6 +173,37 @@ def test_a_store_of_another_teacher_or_other_data_is_refused_with_the_difference
         doctor_of(stored(store, *VIEWS, *changes))
 
 
+def test_a_store_of_another_version_of_the_outputs_is_refused(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instil.experiment.stored_teacher.OUTPUTS_VERSION", 2)
+    message = "store.path: .*: another version of instil, which computes other outputs, made"
+    with pytest.raises(ValueError, match=message):
+        doctor_of(stored(store, *VIEWS))
+
+
+@pytest.mark.parametrize("key", ["teacher.is_trained=true", "teacher.freeze=[stages.0]"])
+def test_a_store_is_bound_to_the_weights_of_a_file_and_to_their_training(
+    key: str, tmp_path: Path
+) -> None:
+    changes = ("seeds=[0]", "baselines=[]", "train.epochs=1", key)
+    run_of(recipe(*changes[:-1]), tmp_path / "first")
+    weights = tmp_path / "student.safetensors"
+    weights.write_bytes((tmp_path / "first" / "student.safetensors").read_bytes())
+    student = recipe().student
+    teacher = {"model": student.model, "options": student.options, "weights": str(weights)}
+    one = stored(tmp_path / "store", *changes, teacher=teacher)
+    record_outputs(one, Console(quiet=True))
+    doctor_of(one)
+    if "freeze" in key:
+        one = stored(tmp_path / "store", *changes, "teacher_train.epochs=2", teacher=teacher)
+    else:
+        run_of(recipe(*changes[:-1], "train.optimizer.lr=0.1"), tmp_path / "other")
+        weights.write_bytes((tmp_path / "other" / "student.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"weights\.0 .* has changed"):
+        doctor_of(one)
+
+
 def doctor_of(one: Recipe) -> dict[str, Any]:
     findings = doctor(one)
     if findings["problems"]:

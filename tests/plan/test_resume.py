@@ -164,6 +164,10 @@ def test_changed_data_and_code_are_noticed(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ValueError, match=r"data \(train split\): changed since the run in"):
         run_of(one, tmp_path / "run", resume=True)
     arrays(tmp_path / "d.npz", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("instil.plan.fingerprints.OUTPUTS_VERSION", 2)
+        with pytest.raises(ValueError, match="outputs of this version of instil: changed since"):
+            run_of(one, tmp_path / "run", resume=True)
     (tmp_path / "own_net.py").write_text(code.replace("ReLU", "Tanh"))
     with pytest.raises(ValueError, match=r"student\.model \(own_net:build\): changed since"):
         run_of(one, tmp_path / "run", resume=True)

@@ -251,6 +251,43 @@ def test_codecs_that_cannot_be() -> None:
         encode_outputs({"embedding": torch.rand(2, 3)}, batch, "top")
     with pytest.raises(ValueError, match="the 64 largest of 10 classes are all of them"):
         encode_outputs({"logits": torch.rand(2, 10)}, batch, "top")
+    with pytest.raises(ValueError, match="no numbers beyond 65504.*got 100000"):
+        encode_outputs({"members": ({"logits": torch.tensor([[1e5, 2.0]])},)}, batch, "float16")
+    # A masked class stays one.
+    masked = encode_outputs({"logits": torch.tensor([[-torch.inf, 2.0]])}, batch, "float16")
+    assert masked["logits"].isinf().tolist() == [[True, False]]
+
+
+def test_the_heads_of_members_are_recorded_once(tmp_path: Path) -> None:
+    def members(batch: Batch) -> Outputs:
+        logits = batch["image"].sin()
+        return {"members": ({"logits": logits, "head": (HEAD, torch.ones(6))}, {"logits": -logits})}
+
+    under_way = StoreWriter(tmp_path / "s", {})
+    list(under_way.record("train", INDEX, 3, batches, members))
+    under_way.finish({})
+    batch = batch_of([8, 3], [2, 0])
+    outputs = Recorded(Store(str(tmp_path / "s")), row_checksums)(batch)["members"]
+    assert torch.equal(outputs[0]["head"][0], HEAD)
+    assert torch.equal(outputs[1]["logits"], members(batch)["members"][1]["logits"])
+
+
+def test_a_section_that_lacks_a_role_is_recorded_again(tmp_path: Path) -> None:
+    def record(*roles: str) -> set[str]:
+        under_way = StoreWriter(tmp_path / "s", {})
+
+        def predict(batch: Batch) -> Outputs:
+            outputs = answer(batch)
+            return {role: outputs[role] for role in roles}
+
+        list(under_way.record("train", INDEX, 3, batches, predict, roles=roles))
+        under_way.finish({})
+        return Store(str(tmp_path / "s")).roles("train")
+
+    assert record("logits") == {"logits"}
+    assert record("logits", "features") == {"logits", "features"}
+    # Further roles are no reason to record again.
+    assert record("features") == {"logits", "features"}
 
 
 def test_hidden_states_and_a_head_are_kept_as_their_logits_would_be(

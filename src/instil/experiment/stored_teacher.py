@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from instil.data.paths import MissingPath
 from instil.data.samples import Samples
 from instil.experiment.experiment import Experiment
+from instil.experiment.outputs_version import OUTPUTS_VERSION
 from instil.experiment.sample_digest import sample_digest
 from instil.experiment.trained_teachers import cache_path, data_fingerprint
+from instil.files.checksums import file_sha256
 from instil.networks.factory import code_of
 from instil.networks.remote import ANSWER_OPTIONS
 from instil.recipe.errors import RecipeError, error_context
@@ -116,7 +117,7 @@ def store_fingerprint(experiment: Experiment, store: StoreConfig) -> dict[str, A
     """Return all that recorded outputs depend on.
 
     These are the teachers with their weights and code, the task, the data and their augmentation,
-    and the options of the store.
+    the options of the store, and what this version of the package computes from them.
     """
     recipe = experiment.recipe
     teachers = [_teacher_options(config) for config in recipe.teachers]
@@ -139,6 +140,7 @@ def store_fingerprint(experiment: Experiment, store: StoreConfig) -> dict[str, A
         ],
         "store": store.model_dump(exclude={"path"}),
         "precision": recipe.train.precision,
+        "outputs_version": OUTPUTS_VERSION,
     }
 
 
@@ -155,12 +157,13 @@ def _weights_hash(experiment: Experiment, config: TeacherConfig, index: int) -> 
 
     None if the file is missing here, and for models that bring their weights.
     """
-    if config.is_trained or config.remote or config.learns_by == "nothing":
-        return None
     if config.weights is None:
-        return cache_path(experiment, config, index).stem
+        return None if config.ready else cache_path(experiment, config, index).stem
     try:
         path = experiment.recipe.locate(config.weights)
     except MissingPath:
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if not path.is_file():
+        return None
+    # Weights with frozen parts are trained further, which depends on more than the file.
+    return file_sha256(path) if config.ready else cache_path(experiment, config, index).stem

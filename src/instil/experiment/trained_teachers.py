@@ -19,6 +19,7 @@ from instil.engine.processes import broadcast_object
 from instil.engine.state import set_seed
 from instil.experiment.experiment import Experiment
 from instil.experiment.networks import build_network
+from instil.experiment.outputs_version import OUTPUTS_VERSION
 from instil.experiment.recipe_metrics import perturbations
 from instil.experiment.sample_digest import sample_digest
 from instil.experiment.schemes import build_teacher_scheme
@@ -161,6 +162,7 @@ def cache_path(experiment: Experiment, teacher_config: TeacherConfig, index: int
         recipe.teacher_train or recipe.train,
         index,
         *_selection(data),
+        OUTPUTS_VERSION,
     ]
     return cached_file(fingerprint(*dependencies))
 

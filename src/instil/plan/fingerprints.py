@@ -13,6 +13,7 @@ from instil import catalogue
 from instil.capabilities import EvaluatesRobustness
 from instil.data.surrogate_images import ForeignImages
 from instil.experiment.experiment import Experiment
+from instil.experiment.outputs_version import OUTPUTS_VERSION
 from instil.experiment.sample_digest import sample_digest
 from instil.experiment.stage_data import has_different_data
 from instil.experiment.teachers import teacher_training_data
@@ -154,13 +155,13 @@ def code_fingerprints(recipe: Recipe) -> dict[str, str]:
     """Return a fingerprint for each module of the user, network, file of weights and store.
 
     The weights of recorded teachers are left out: their file may be missing, and the store has
-    their hash.
+    their hash. The version of the package's outputs is one of the fingerprints.
 
     Args:
         recipe: recipe that names them.
     """
     base = Path(recipe.folder)
-    inputs: dict[str, str] = {}
+    inputs = {"outputs of this version of instil": str(OUTPUTS_VERSION)}
     for module in recipe.imports:
         inputs[f"imports ({module})"] = _digest(code_of(f"{module}:", base))
     for path, spec in _models(recipe, ""):

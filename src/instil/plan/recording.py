@@ -230,6 +230,7 @@ def _record_section(
         recorder.batches,
         recorder.encoded_outputs,
         section.digest,
+        encoded_roles(section.roles, section.codec),
     )
     for num_recorded in recorded:
         progress.update(num_recorded, section.num_outputs)

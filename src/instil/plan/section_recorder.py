@@ -98,8 +98,9 @@ class SectionRecorder:
         recorded = {role: outputs[role] for role in self.section.roles}
         if self.section.codec in ("top", "sampled"):
             recorded = recorded_tokens(self.experiment, recorded)
-        with error_context("store.size"):
-            return encode_outputs(recorded, full_batch, self.section.codec, self.section.codec_size)
+        codec = self.section.codec
+        with error_context("store.codec" if codec == "float16" else "store.size"):
+            return encode_outputs(recorded, full_batch, codec, self.section.codec_size)
 
     def _repeat_rows(self, batch: Batch) -> Batch:
         """Repeat the rows of a batch until it has the batch size of training."""

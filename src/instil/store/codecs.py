@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -41,8 +41,8 @@ def encode_outputs(
         The outputs; ``top`` and ``sampled`` replace the logits by the role of that name.
 
     Raises:
-        ValueError: if ``top`` or ``sampled`` is used without logits, or ``top`` with too few
-            classes.
+        ValueError: if ``top`` or ``sampled`` is used without logits, ``top`` with too few classes,
+            or ``float16`` with values beyond its range.
     """
     if codec == "exact":
         return outputs
@@ -143,9 +143,22 @@ def _top_k(log_probs: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _to_half(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.half() if value.dtype in (torch.float32, torch.float64) else value
+        return _half_tensor(value) if value.dtype in (torch.float32, torch.float64) else value
     if isinstance(value, Projection):
         return dataclasses.replace(value, hidden=_to_half(value.hidden))
+    if isinstance(value, Mapping):
+        return {key: _to_half(part) for key, part in value.items()}
     if isinstance(value, (tuple, list)):
         return type(value)(_to_half(part) for part in value)
     return value
+
+
+def _half_tensor(value: Tensor) -> Tensor:
+    half = value.half()
+    # A student would learn infinities, or a loss would not be finite, long after the recording.
+    if (half.isinf() & value.isfinite()).any():
+        raise ValueError(
+            "the codec 'float16' has no numbers beyond 65504. Expected smaller outputs of the "
+            f"teacher, got {float(value[value.isfinite()].abs().max()):.6g}. Use the codec 'exact'"
+        )
+    return half

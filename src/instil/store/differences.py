@@ -47,6 +47,8 @@ def _differing(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any
 
 
 def _difference(path: str, before: Any, now: Any) -> str:
+    if path == "outputs_version":
+        return "another version of instil, which computes other outputs, made the recording"
     meaning = HASH_MEANINGS.get(path.partition(".")[0])
     if meaning and all(isinstance(value, str) and HASH.fullmatch(value) for value in (before, now)):
         return f"{path} ({meaning}) has changed"

@@ -55,7 +55,7 @@ def flatten_outputs(value: Any, name: str, rows: Tensors, constants: Tensors) ->
 
 def _store_tensor(value: Tensor, name: str, rows: Tensors, constants: Tensors) -> dict[str, Any]:
     parts = name.split(".")
-    is_shared = parts[0] in SHARED_ROLES or not SHARED_FIELDS.isdisjoint(parts)
+    is_shared = not (SHARED_ROLES | SHARED_FIELDS).isdisjoint(parts)
     stored = constants if is_shared else rows
     # One tensor may have two roles, such as a head that is the token embedding: store it once.
     name = next((other for other, tensor in stored.items() if _same(tensor, value)), name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,12 @@ class StoreWriter:
         batches: Batches,
         predict: Predict,
         digest: str | None = None,
+        roles: Collection[str] = (),
     ) -> Iterator[int]:
         """Record the outputs for all samples in every view.
 
-        Shards that exist are not computed again, unless the digest of the samples has changed.
+        Shards that exist are not computed again, unless the digest of the samples has changed or
+        the section lacks a role.
 
         Args:
             name: name of the section.
@@ -71,6 +73,8 @@ class StoreWriter:
             batches: batches of a range of samples in a view.
             predict: batch -> outputs.
             digest: digest of the samples with their labels; None if the binding has it.
+            roles: roles of the outputs; empty: those of ``predict``, which are not compared with
+                an earlier recording.
 
         Returns:
             Iterator over the number of rows that are done.
@@ -79,7 +83,7 @@ class StoreWriter:
             ValueError: if two batches have outputs of different structure, or samples have
                 different shapes.
         """
-        self._drop_other(name, digest)
+        self._drop_other(name, digest, frozenset(roles))
         section = self._begin(name, index, views, batches, predict)
         if section.digest != digest:
             section.digest = digest
@@ -102,15 +106,22 @@ class StoreWriter:
         self.manifest.complete = True
         self._save()
 
-    def _drop_other(self, name: str, digest: str | None) -> None:
-        """Remove a section of other samples from the manifest, so that it is recorded again."""
+    def _drop_other(self, name: str, digest: str | None, roles: frozenset[str]) -> None:
+        """Remove a section of other samples or roles, so that it is recorded again."""
         section = self.manifest.sections.get(name)
-        if section is None or section.digest == digest:
+        if section is None:
+            return
+        recorded = set(section.outputs)
+        # A complete recording may have more roles than this one; a stopped one needs the same.
+        has_roles = not roles or (
+            recorded >= roles if self.manifest.complete else recorded == roles
+        )
+        if section.digest == digest and has_roles:
             return
         del self.manifest.sections[name]
         for file in [file for file in self.manifest.files if file.startswith(f"{name}-")]:
             del self.manifest.files[file]
-        # Until the end: scores and outputs belong to different samples.
+        # Until the end: the sections and the scores belong to different samples or roles.
         self.manifest.complete = False
         self._save()
 

@@ -117,7 +117,7 @@ def store_fingerprint(experiment: Experiment, store: StoreConfig) -> dict[str, A
     """Return all that recorded outputs depend on.
 
     These are the teachers with their weights and code, the task, the data and their augmentation,
-    the options of the store, and what this version of the package computes from them.
+    and the options of the store. The version of the package's outputs is one of them.
     """
     recipe = experiment.recipe
     teachers = [_teacher_options(config) for config in recipe.teachers]

@@ -70,6 +70,20 @@ def test_wrong_losses(objective: OwnLoss, outputs: Outputs, message: str) -> Non
         loss_of(objective, outputs, batch)
 
 
+def test_hidden_boxes_are_not_learned_as_background() -> None:
+    outputs = {"loss": torch.tensor(1.0)}
+    batch = {"image": torch.zeros(2, 3, 8, 8), "label": torch.tensor([[1, -100], [2, -100]])}
+    box = torch.full((2, 2, 4), -100.0)
+    box[:, 0] = torch.tensor([1.0, 1.0, 4.0, 4.0])
+    assert loss_of(OwnLoss(), outputs, batch | {"box": box}) == 1
+    assert loss_of(OwnLoss(), outputs, batch | {"box": box, "num_boxes": torch.tensor([1, 1])}) == 1
+    with pytest.raises(ValueError, match=r"the boxes of image 1 are hidden \(num_boxes -100\)"):
+        loss_of(OwnLoss(), outputs, batch | {"box": box, "num_boxes": torch.tensor([1, -100])})
+    box[1, 1] = torch.tensor([0.0, 0.0, 8.0, 8.0])
+    with pytest.raises(ValueError, match="a box of image 1 has the class -100"):
+        loss_of(OwnLoss(), outputs, batch | {"box": box})
+
+
 def test_losses_of_samples_have_the_weight_of_their_labels() -> None:
     label = torch.tensor([[1, 2, 3], [3, -100, -100]])
     batch = {"x": torch.zeros(2, 2), "label": label}

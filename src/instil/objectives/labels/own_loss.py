@@ -56,6 +56,37 @@ def own_loss(loss: Tensor | Mapping[str, Tensor], weights: Mapping[str, float] |
     return torch.stack(parts).sum(0)
 
 
+def check_boxes_known(batch: Batch) -> None:
+    """Check that a detector gets all objects of each image, as it learns the rest as background.
+
+    Args:
+        batch: any batch; one with ``box`` (N, K, 4) is checked.
+
+    Raises:
+        ValueError: for an image whose boxes are hidden (``num_boxes`` -100), and for a box without
+            a class.
+    """
+    label, box = batch.get("label"), batch.get("box")
+    if not (isinstance(label, Tensor) and isinstance(box, Tensor)):
+        return
+    if label.ndim != 2 or box.shape != (*label.shape, 4):
+        return
+    rows = (box != UNLABELLED).all(-1) & (label == UNLABELLED)
+    if rows.any():
+        raise ValueError(
+            f"own_loss: a box of image {int(rows.nonzero()[0, 0])} has the class {UNLABELLED}. The "
+            "detector would learn its object as background. Expected a class for each box, and "
+            f"{UNLABELLED} in unused rows of label and box. Leave the image or the box out"
+        )
+    hidden = batch.get("num_boxes", label.new_zeros(0)) == UNLABELLED
+    if hidden.any():
+        raise ValueError(
+            f"own_loss: the boxes of image {int(hidden.nonzero()[0, 0])} are hidden (num_boxes "
+            f"{UNLABELLED}), and the detector would learn its objects as background. Expected the "
+            "boxes of all images. Leave the image out, or train on such images without own_loss"
+        )
+
+
 class OwnLoss(Objective):
     """Loss that the student computes itself, read as the role ``loss``.
 
@@ -131,6 +162,7 @@ class OwnLoss(Objective):
                 f"{', '.join(map(str, student)) or 'nothing'}. Pass the labels to the model in the "
                 "call of the student."
             )
+        check_boxes_known(batch)
         values = own_loss(student["loss"], self.weights)
         self._check_shape(values, batch)
         if values.ndim == 0:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import instil
 from instil.core import Net
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
+from instil.experiment.networks import build_network
 from instil.export.onnx import to_onnx
 from instil.export.onnx_sampler import OnnxSampler
 from instil.export.session import Session
@@ -24,7 +26,7 @@ from instil.modules.noisy_sample import to_image_range
 from instil.networks.unet import unet
 from instil.plan.doctor import doctor
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import Recipe
+from instil.recipe.sections import ModelConfig, Recipe
 from instil.tasks.bases.image_sampler import ImageSampler
 from instil.tasks.diffusion import Diffusion
 from tests.experiment.small import recipe, result, run_of
@@ -157,6 +159,21 @@ def networks_denoiser(key: str) -> Denoiser:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     return Denoiser(network, "flow", "flow", num_classes=3, steps=3, guidance=2.0)
+
+
+def test_the_classifier_of_a_scheme_has_the_normalisation_of_its_weights() -> None:
+    pytest.importorskip("timm")
+    experiment = Experiment.from_recipe(small("data.batch_size=10"))
+    images = torch.rand(2, 1, 8, 8)
+    # As of a model with weights, and by the section of a network that was trained with it.
+    config = ModelConfig(model="cnn", input={"mean": [0.4], "std": [0.2]})
+    net = build_network(config, experiment, "scheme.classifier").eval()
+    torch.testing.assert_close(net({"image": images})["logits"], net.model((images - 0.4) / 0.2))
+    config = ModelConfig(model="timm:vit_tiny_patch16_224", options={"img_size": 32})
+    net = build_network(config, experiment, "scheme.classifier").eval()
+    resized = F.interpolate(images, (32, 32), mode="bilinear", antialias=True)
+    torch.testing.assert_close(net({"image": images})["logits"], net.model(resized))
+    assert len(net({"image": images})["features"]) == 4
 
 
 def test_the_doctor_finds_nothing_wrong() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,17 @@ from typing import Any
 from torch import nn
 
 from instil import catalogue
-from instil.core import Batch, Net, Outputs
-from instil.data.aligned import read_by_teacher
+from instil.core import Batch, Net
 from instil.data.samples import Facts
 from instil.engine.cpu_offload import offloaded_blocks, undo_offload
 from instil.experiment.compression import Observer, check_copied, compress
 from instil.experiment.experiment import Experiment
 from instil.experiment.graph_reach import check_reach
+from instil.experiment.network_calls import (
+    call_with_batch,
+    call_with_teacher_tokens,
+    network_call,
+)
 from instil.experiment.network_inputs import check_channel_statistics, check_reads, input_size
 from instil.experiment.offloaded_teachers import offload_teacher
 from instil.experiment.own_losses import label_options
@@ -141,17 +145,18 @@ class NetworkBuilder:
         for role, modules in config.taps.items():
             taps[role] = _module_paths(modules)
         if isinstance(config, TeacherConfig) and config.tokenizer:
-            return Net(model, functools.partial(_call_with_teacher_tokens, call), taps)
+            return Net(model, functools.partial(call_with_teacher_tokens, call), taps)
         return Net(model, call, taps)
 
     def _call(self, config: ModelConfig, model: nn.Module) -> Callable[..., Any]:
         """Function that runs the model on the inputs of its section."""
-        input_options, counts = self._input_options(config)
+        task_call = network_call(self.task, model)
+        input_options, counts = self._input_options(config, task_call)
         if isinstance(model, ReadsBatch):
-            return _call_with_batch
-        expected = call_options(model, self.task.call)
-        options = {**expected, **input_options, **label_options(self.task, self.recipe)}
-        call: Callable[..., Any] = functools.partial(self.task.call, **options)
+            return call_with_batch
+        options = call_options(model, task_call) | input_options
+        options |= label_options(self.task, self.recipe)
+        call: Callable[..., Any] = functools.partial(task_call, **options)
         if config.reads or counts:
             call = NetworkCall(call, config.reads, counts)
         # A task class, as for a plan without data, has no prompts.
@@ -200,13 +205,14 @@ class NetworkBuilder:
         reconfigure_copy(student, config.options)
         return student
 
-    def _input_options(self, config: ModelConfig) -> tuple[dict[str, Any], Counts]:
+    def _input_options(
+        self, config: ModelConfig, call: Callable[..., Any]
+    ) -> tuple[dict[str, Any], Counts]:
         """Options of the task's call, and axes to shorten, that the section ``input`` sets."""
         options = config.input.model_dump(exclude_none=True)
         names = [name for name in self.task.axes if name in options]
         counts = {name: (*self.task.axes[name], options.pop(name)) for name in names}
-        parameters = inspect.signature(self.task.call).parameters
-        unknown = [key for key in options if key not in parameters]
+        unknown = [key for key in options if key not in inspect.signature(call).parameters]
         if unknown:
             raise ValueError(
                 f"input.{unknown[0]}: a model of {self.recipe.task.name} gets its input as the "
@@ -225,22 +231,6 @@ def _needs_inner_outputs(recipe: Recipe, config: ModelConfig) -> bool:
             if set(roles) - {"logits"}:
                 return True
     return False
-
-
-def _call_with_batch(model: Any, batch: Batch) -> Outputs:
-    """Outputs of a model that reads the batch itself."""
-    outputs: Outputs = model.call_batch(batch)
-    return outputs
-
-
-def _call_with_teacher_tokens(
-    call: Callable[..., Any],
-    model: nn.Module,
-    batch: Batch,
-    roles: Collection[str] | None = None,
-) -> Any:
-    """Outputs of a teacher with its own tokenizer, for its part of the batch."""
-    return call(model, read_by_teacher(batch), roles=roles)
 
 
 def _module_paths(modules: str | int | Sequence[str | int]) -> str | list[str]:

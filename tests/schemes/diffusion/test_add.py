@@ -72,6 +72,18 @@ def test_losses_of_the_critics_in_the_form_of_the_paper(has_classifier: bool) ->
     assert it.sharding_obstacle() == "differentiates the critic twice"
 
 
+def test_the_classifier_keeps_its_normalisation() -> None:
+    def normalising_call(model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, object]:
+        return {"logits": model((inputs["image"] - 0.4) / 0.2)}
+
+    network = Classifier()
+    classifier = Net(network, normalising_call, {"features": ["first", "second"]})
+    it = prepared(ADD(denoiser(), teacher(), matching(), classifier))
+    images = torch.rand(2, 1, 4, 4)
+    levels = it._levels(2 * images - 1, None)
+    torch.testing.assert_close(levels[0], network.first((images - 0.4) / 0.2))
+
+
 def test_the_student_denoises_data_at_the_steps_of_its_sampler() -> None:
     it = prepared(scheme(steps=3))
     seen: list[dict[str, torch.Tensor]] = []

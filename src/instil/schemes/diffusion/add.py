@@ -12,7 +12,6 @@ from typing_extensions import Doc
 from instil.core import (
     Batch,
     Card,
-    Net,
     NonNegative,
     Objective,
     Objectives,
@@ -22,7 +21,6 @@ from instil.core import (
     as_net,
     item_weights,
     mean,
-    plain_call,
 )
 from instil.functional.critic_losses import critic_loss, generator_loss, gradient_penalty
 from instil.functional.keyed_random import keyed_index
@@ -78,7 +76,8 @@ class ADD(DiffusionScheme):
             nn.Module | None,
             Doc(
                 "frozen network of images in [0, 1] with the role features, such as a trained "
-                "classifier; None: the teacher, for images with the least noise"
+                "classifier, which keeps its size and normalisation; None: the teacher, for images "
+                "with the least noise"
             ),
         ] = None,
         fool: Annotated[NonNegative, Doc("weight of the student's adversarial loss")] = 1.0,
@@ -95,9 +94,7 @@ class ADD(DiffusionScheme):
         self.penalty = penalty
         self.classifier: Frozen | None = None
         if classifier is not None:
-            net = as_net(classifier)
-            # The call of the task is that of a denoiser.
-            self.classifier = Frozen(Net(net.model, plain_call, net.taps))
+            self.classifier = Frozen(as_net(classifier))
         self.heads = nn.ModuleList()
         self.learners["critic"] = ("heads",)
 

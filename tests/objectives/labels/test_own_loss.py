@@ -199,6 +199,7 @@ def scenes() -> Batch:
     generator = torch.Generator().manual_seed(1)
     box = torch.tensor([[4.0, 4.0, 20.0, 18.0], [10.0, 12.0, 28.0, 30.0]]).repeat(4, 1, 1)
     label = torch.tensor([[1, 2], [1, -100], [2, 1], [2, -100]])
+    box[label == -100] = -100
     return {"image": torch.rand(4, 3, 32, 32, generator=generator), "box": box, "label": label}
 
 

@@ -71,7 +71,8 @@ def check_boxes_known(batch: Batch) -> None:
         return
     if label.ndim != 2 or box.shape != (*label.shape, 4):
         return
-    rows = (box != UNLABELLED).all(-1) & (label == UNLABELLED)
+    # Unused rows have -100 or zeros in place of a box, and so no area.
+    rows = (box[..., 2:] > box[..., :2]).all(-1) & (label == UNLABELLED)
     if rows.any():
         raise ValueError(
             f"own_loss: a box of image {int(rows.nonzero()[0, 0])} has the class {UNLABELLED}. The "

@@ -47,6 +47,27 @@ def test_a_torchvision_model_without_a_preset() -> None:
     assert len(resolutions) >= 4
 
 
+class Reduced(nn.Module):
+    """Network whose first stage contains maps of the lowest resolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.reduction = nn.Conv2d(4, 4, 16, 16)
+        self.second = nn.Conv2d(4, 4, 4, 4)
+        self.third = nn.Conv2d(4, 4, 4, 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = self.first(image)
+        maps = maps + self.reduction(maps).mean((2, 3), keepdim=True)
+        return self.third(self.second(maps)).mean((2, 3))
+
+
+def test_levels_are_in_the_order_of_the_forward_pass() -> None:
+    taps = infer_taps(Reduced(), call, BATCH)
+    assert taps["features"] == ["first", "second", "third"]
+
+
 class Shared(nn.Module):
     """Network with a repeated module, an in-place change, and logits without a linear layer."""
 

@@ -76,6 +76,8 @@ class _Recorder:
             is_map = output.ndim == 4 and len(output) == self.rows and output[0, 0].numel() > 1
             is_stable = _version(output) == version and names.count(name) == 1
             if is_map and is_stable:
+                # Taken out first: the order is that of the last module of each resolution.
+                last_of_resolution.pop(output.shape[2:], None)
                 last_of_resolution[output.shape[2:]] = name
         return list(last_of_resolution.values())
 

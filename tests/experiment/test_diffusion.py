@@ -255,6 +255,10 @@ def test_compared_networks_draw_the_same_noise(key: str) -> None:
             ["student.options.parameterisation=x0"],
             r"options.parameterisation: .*Expected v, got x0",
         ),
+        (
+            ["teacher.options.network_options={width: 4, scalars: [guidance]}"],
+            r"teacher.options.guidance: .* Expected 0, got 0.5. Set guidance in student.options",
+        ),
         (["teacher.num_replicas=2"], r"teacher: outputs of several teachers"),
         (["store={path: outputs}"], r"store: teachers of the task diffusion read noise"),
         (["baselines=[pseudo_labels]"], r"baselines.*pseudo_labels"),

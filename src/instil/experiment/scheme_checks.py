@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from instil import catalogue
 from instil.capabilities import GeneratesText, RetokenizesTexts, SynthesizesImages
 from instil.cards import has_tag
 from instil.core import Objective, Objectives
+from instil.modules.denoiser import Denoiser
 from instil.objectives.bases.span_objective import SpanObjective
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
@@ -147,6 +150,23 @@ def check_label_objectives(recipe: Recipe, objectives: Objectives) -> None:
                 f"objectives.{name}: {type(objectives[name]).__name__} needs labels, but {reason}. "
                 "Remove one of the two"
             )
+
+
+def check_unread_guidance(model: nn.Module) -> None:
+    """Check that a teacher trained on labels is not sampled by a number that it does not learn.
+
+    Args:
+        model: the teacher.
+
+    Raises:
+        RecipeError: for a diffusion model with guidance that reads the number ``guidance``.
+    """
+    if isinstance(model, Denoiser) and model.guidance and "guidance" in model.scalars:
+        raise RecipeError(
+            "teacher.options.guidance: the network reads the number guidance, which it does not "
+            f"learn from labels, so its images are not guided. Expected 0, got {model.guidance:g}. "
+            "Set guidance in student.options"
+        )
 
 
 def check_surrogate(recipe: Recipe) -> None:

@@ -29,6 +29,7 @@ from instil.experiment.scheme_checks import (
     check_surrogate,
     check_teacher_reads_texts,
     check_token_alignment,
+    check_unread_guidance,
 )
 from instil.experiment.student_writer import StudentWriter
 from instil.generation.options import Sampling
@@ -78,6 +79,7 @@ def build_teacher_scheme(experiment: Experiment, net: Net, teacher_config: Teach
     Raises:
         RecipeError: for options that do not fit.
     """
+    check_unread_guidance(net.model)
     objectives = label_objectives(experiment.recipe, *experiment.task.label_objectives)
     return _build(teacher_config.scheme, experiment, net, None, objectives, "teacher.scheme")
 

@@ -226,11 +226,16 @@ def report(
 
 def _show_result(folder: Path) -> None:
     """Show the summary table, on the first rank only."""
+    from rich.markup import escape
+
     from instil.cli import summary_table
+    from instil.cli.result_lines import convergence_line
     from instil.engine import rank
 
     if rank() == 0:
         summary_table.show(_result(folder), console())
+        if sentence := convergence_line(folder):
+            console().print("[yellow]Warning:[/yellow]", escape(sentence), highlight=False)
         line = f"Report: {folder / 'report.html'}"
         console().print(line, soft_wrap=True, highlight=False, markup=False)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from instil.cli.stages_line import stages_line
+from instil.report.convergence import convergence_sentence
 from instil.report.headline import exported_sentence
 from instil.report.record import Record
+from instil.report.run_files import read_run
 
 
 def result_lines(result: Mapping[str, Any]) -> list[str]:
@@ -27,3 +30,13 @@ def privacy_line(result: Mapping[str, Any]) -> str:
         return ""
     budget = f"epsilon {cost['epsilon']:.3g} at delta {cost['delta']:.3g}"
     return f"Privacy: {budget}, {cost['answered']} answers."
+
+
+def convergence_line(folder: Path) -> str:
+    """Return a sentence on trainings that were too short; empty if all had converged.
+
+    Args:
+        folder: run folder with its result.
+    """
+    sentence = convergence_sentence(read_run(folder))
+    return f"{sentence}." if sentence else ""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from html import escape
 
+from instil.report.convergence import convergence_sentence
 from instil.report.evidence import verdict
 from instil.report.headline import baseline_sentences, exported_sentence, headline_sentence
 from instil.report.names import display_name
@@ -112,6 +113,8 @@ def _warnings(record: Record) -> str:
         states = {"running": "is still running", "failed": "failed"}
         state = states.get(str(status), f"was {status}")
         lines.insert(0, f"This run {state}: the numbers below are preliminary.")
+    if sentence := convergence_sentence(record):
+        lines.append(f"{sentence}.")
     lines += record.unread
     if not lines:
         return ""

@@ -29,6 +29,23 @@ def test_moves_by_one_minus_decay_towards_the_net() -> None:
             assert torch.allclose(now, before + 1 - 0.9**step, atol=1e-6)
 
 
+def test_small_steps_in_half_precision_add_up() -> None:
+    fast = nn.Linear(2, 1).bfloat16()
+    nn.init.ones_(fast.weight)
+    teacher = Ema(fast, decay=0.99)
+    nn.init.constant_(fast.weight, 1.25)
+    for _ in range(250):
+        teacher.follow(fast)
+    # A training that continues has the average, not its rounded copy.
+    restored = Ema(fast, decay=0.99)
+    restored.load_state_dict(teacher.state_dict())
+    for _ in range(250):
+        restored.follow(fast, torch.tensor(0.99))
+    weight = restored.net.model.weight
+    assert weight.dtype == torch.bfloat16
+    assert torch.allclose(weight.float(), torch.full((1, 2), 1.25), atol=0.01)
+
+
 def test_is_a_copy_with_taps_of_its_own_and_says_that_it_changes() -> None:
     fast = net()
     teacher = Ema(fast)

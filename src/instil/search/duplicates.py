@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from instil.search.arms import Arm
+
 TOLERANCE = 1e-5
 """Relative difference of metrics below which two trainings are the same, up to rounding."""
 
@@ -39,6 +41,27 @@ def find_duplicates(
         else:
             duplicates.setdefault(first, []).append(name)
     return duplicates
+
+
+def duplicate_candidates(
+    results: Sequence[Mapping[str, Any]], arms: Sequence[Arm]
+) -> dict[str, list[str]]:
+    """Find the candidates of a round that train the same student as another arm.
+
+    Reference arms are part of all rounds, so that a candidate leaves instead. A method that equals
+    a baseline has not begun to act, since its loss rises later: it stays.
+
+    Args:
+        results: results of the round.
+        arms: arms of the round.
+
+    Returns:
+        Names of the candidates by that of the arm that stays.
+    """
+    order = sorted(arms, key=lambda arm: not arm.is_reference)
+    baselines = {arm.name for arm in arms if arm.kind == "baseline"}
+    duplicates = find_duplicates(results, [arm.name for arm in order])
+    return {first: names for first, names in duplicates.items() if first not in baselines}
 
 
 def _is_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

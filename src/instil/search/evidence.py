@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instil.plan.statistics import paired_gain, summarize
+from instil.search.arms import Arm
+from instil.search.study import Results, Study
 
 COMPARED = ("pseudo_labels", "alone")
 """Reference arms that every finalist is compared with."""
@@ -129,3 +131,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - position) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def full_trainings(study: Study, arm: Arm) -> Results:
+    """Return the complete trials of an arm with all steps, which are as good as the finals.
+
+    Args:
+        study: the search.
+        arm: the arm.
+    """
+    settings = study.state.settings
+    # The best of several options has a score that luck raised.
+    if settings.has_options or settings.num_folds > 1:
+        return []
+    return [
+        result
+        for result in study.results
+        if result["arm"] == arm.name
+        and result["round"] >= 0
+        and result["num_steps"] == study.state.schedule.final_steps
+        and result["status"] == "complete"
+    ]

@@ -13,7 +13,13 @@ from instil.files.json_files import write_json
 from instil.recipe import build
 from instil.recipe.sections import Recipe
 from instil.search.arms import Arm, arm_recipe
-from instil.search.evidence import better_on_test, compare_finalists, mean_with_interval, rounded
+from instil.search.evidence import (
+    better_on_test,
+    compare_finalists,
+    full_trainings,
+    mean_with_interval,
+    rounded,
+)
 from instil.search.page import write_page
 from instil.search.search_facts import search_facts
 from instil.search.student_outcome import chance_notes, student_facts, student_rows
@@ -203,7 +209,7 @@ def _row(study: Study, arm: Arm, finals: Results, metric: str) -> dict[str, Any]
     if any(result["status"] != "complete" for result in own):
         return None
     # Trainings of the last round with all steps are further seeds.
-    validation = [result["validation"][metric] for result in [*own, *study.full_trainings(arm)]]
+    validation = [result["validation"][metric] for result in [*own, *full_trainings(study, arm)]]
     return {
         "name": arm.name,
         "kind": arm.kind,

@@ -32,8 +32,9 @@ class Schedule:
         num_finalists: arms besides the references that are trained again with new seeds.
         num_seeds: new seeds.
         final_steps: optimizer steps of a final training.
-        num_folds: trainings of every trial that is not final.
         notes: sentences on what the budget changed.
+        num_folds: trainings of every trial that is not final.
+        num_refinements: largest number of students that join the last round and the finalists.
     """
 
     rungs: tuple[Rung, ...]
@@ -43,17 +44,18 @@ class Schedule:
     final_steps: int
     notes: tuple[str, ...] = ()
     num_folds: int = 1
+    num_refinements: int = 0
 
     @property
     def search_steps(self) -> int:
         """Optimizer steps of all rounds."""
         steps = sum(self.num_trials(rung) * rung.num_steps for rung in self.rungs)
-        return self.num_folds * steps
+        return self.num_folds * (steps + self.num_refinements * self.final_steps)
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of all trainings of the student."""
-        arms = self.num_finalists + self.num_references
+        arms = self.num_finalists + self.num_refinements + self.num_references
         return self.search_steps + arms * self.num_seeds * self.final_steps
 
     def num_trials(self, rung: Rung) -> int:

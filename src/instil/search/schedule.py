@@ -29,6 +29,7 @@ def plan_schedule(
     num_finalists: int = 3,
     num_seeds: int = 3,
     num_folds: int = 1,
+    num_refinements: int = 0,
 ) -> Schedule:
     """Plan successive halving within a budget.
 
@@ -44,6 +45,7 @@ def plan_schedule(
         num_finalists: largest number of finalists besides the references.
         num_seeds: seeds of the final trainings.
         num_folds: trainings of every trial that is not final.
+        num_refinements: students that join the last round, unless the budget is too small.
 
     Raises:
         ValueError: if the budget is smaller than the smallest search.
@@ -62,8 +64,11 @@ def plan_schedule(
     schedule = Schedule(
         rungs, num_references, num_finalists, num_seeds, full_steps, num_folds=num_folds
     )
+    refined = replace(schedule, num_refinements=num_refinements)
     if budget is None:
-        return schedule
+        return refined
+    if num_refinements and refined.total_steps <= budget:
+        return _longest(refined, budget)
     if len(rungs) > 1 and num_trials == 1:
         # All candidates of the last round become finalists, so that it would choose nothing.
         schedule = replace(schedule, rungs=rungs[:-1])
@@ -85,7 +90,7 @@ def plan_random(schedule: Schedule) -> Schedule:
     num_candidates = max(1, affordable - schedule.num_references)
     rung = Rung(num_candidates, 1, schedule.final_steps)
     finalists = min(schedule.num_finalists, num_candidates)
-    return replace(schedule, rungs=(rung,), num_finalists=finalists)
+    return replace(schedule, rungs=(rung,), num_finalists=finalists, num_refinements=0)
 
 
 def plan_exhaustive(

@@ -33,6 +33,7 @@ from instil.search.folds import check_folds
 from instil.search.locked_test import FINALISTS
 from instil.search.outcome import write_outcome
 from instil.search.planning import plan_rounds
+from instil.search.refinement import refine_students
 from instil.search.sampling import require_optuna
 from instil.search.smallest import check_before_training
 from instil.search.state import STATE, Settings, State, read_state
@@ -216,6 +217,8 @@ def _run(state: State, trainer: Trainer, num_jobs: int, console: Console) -> dic
     if state.settings.is_joint:
         study = methods_study(study, arms, console)
         arms = study.run_rounds()
+    elif state.schedule.num_refinements:
+        arms = refine_students(study, arms, console)
     finalists = study.finalists(arms)
     # All choices but the one among the finalists are made: the test split may be read now.
     write_json(

@@ -130,6 +130,13 @@ class Settings:
         return self.has_students and "methods" in self.over
 
     @property
+    def has_refinements(self) -> bool:
+        """Whether students between the sizes of the candidates join the last round."""
+        has_family = self.students is None or {"networks", "teacher"} & set(self.students)
+        is_phase = self.has_students and not self.is_joint
+        return is_phase and bool(has_family) and self.strategy != "random"
+
+    @property
     def has_teachers(self) -> bool:
         """Whether teachers are searched."""
         return "teachers" in self.over

@@ -60,7 +60,7 @@ def student_arms(
     own = recipe.student.model_dump(mode="json")
     yield own_arm()
     sections_by_name: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(_families(recipe) if names is None else names):
+    for name in dict.fromkeys(families(recipe) if names is None else names):
         if name == "networks":
             sections = _networks(recipe)
         elif name == "teacher":
@@ -77,7 +77,8 @@ def student_arms(
                 yield Arm(unique, "student", False, {"student": section})
 
 
-def _families(recipe: Recipe) -> tuple[str, ...]:
+def families(recipe: Recipe) -> tuple[str, ...]:
+    """Return the default families of students: timm belongs to them if one network is of it."""
     models = [recipe.student.model, *(config.model for config in recipe.teachers)]
     has_timm = any(model.startswith("timm:") for model in models)
     return FAMILIES if has_timm else FAMILIES[:2]
@@ -103,15 +104,13 @@ def _section(config: ModelConfig, model: str, options: Mapping[str, Any]) -> dic
 def _networks(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Return networks of the package in other widths and depths, by name."""
     sections: dict[str, dict[str, Any]] = {}
-    own_sizes = _sizes(recipe.student)
+    own_sizes = network_sizes(recipe.student)
     configs = [("student", recipe.student), *(("teacher", one) for one in recipe.teachers[:1])]
     for role, config in configs:
-        options = _sizes(config)
+        options = network_sizes(config)
         if "width" not in options:
             continue
-        # Attention heads divide the width.
-        multiple = int(options.get("heads", 1)) * (2 if "heads" in options else 1)
-        kind = config.model.rpartition(":")[2]
+        multiple = width_multiple(options)
         for share in WIDTHS[role]:
             width = max(multiple, 2, round(options["width"] * share / multiple) * multiple)
             for depth in _depths(options.get("depth")):
@@ -119,13 +118,29 @@ def _networks(recipe: Recipe) -> dict[str, dict[str, Any]]:
                 is_own = config.model == recipe.student.model
                 if is_own and sizes.items() <= own_sizes.items():
                     continue
-                name = "_".join([kind, *(f"{key[0]}{size}" for key, size in sizes.items())])
+                name = network_name(config.model, sizes)
                 section = _section(recipe.student, config.model, config.options | sizes)
                 sections.setdefault(name, section)
     return sections
 
 
-def _sizes(config: ModelConfig) -> dict[str, Any]:
+def network_name(model: str, options: Mapping[str, Any]) -> str:
+    """Return the name of a network of the package with its width and depth.
+
+    Example:
+        >>> network_name("networks:cnn", {"width": 8, "depth": 2, "stages": 3})
+        'cnn_w8_d2'
+    """
+    sizes = [f"{key[0]}{options[key]}" for key in ("width", "depth") if key in options]
+    return "_".join([model.rpartition(":")[2], *sizes])
+
+
+def width_multiple(options: Mapping[str, Any]) -> int:
+    """Return the number that the width of a network divides by: attention heads share it."""
+    return 2 * int(options["heads"]) if "heads" in options else 1
+
+
+def network_sizes(config: ModelConfig) -> dict[str, Any]:
     """Return the options of a network of the package with their defaults; empty for others."""
     source, _, name = config.model.rpartition(":")
     if source not in factory.OWN_SOURCES or name not in factory.network_names():

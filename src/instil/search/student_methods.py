@@ -9,19 +9,16 @@ from typing import Any
 
 from rich.console import Console
 
-from instil.experiment.offloaded_teachers import move_teacher
-from instil.experiment.training_options import autocast_context
 from instil.files.locks import FileLock
-from instil.plan.evaluation import Evaluator
 from instil.recipe import build
 from instil.search.arms import Arm, base_data
 from instil.search.candidates import find_candidates
 from instil.search.frontier import comparable_sizes, frontier
 from instil.search.limits import smallest_file
 from instil.search.planning import plan_search, rest_of_budget
+from instil.search.quality_target import quality_target
 from instil.search.rounds import Schedule
 from instil.search.state import Settings, State
-from instil.search.student_outcome import target_score
 from instil.search.study import Study
 
 METHODS = "methods.json"
@@ -136,30 +133,10 @@ def _chosen(first: Study, arms: Sequence[Arm]) -> list[Arm]:
     if not finished:
         raise RuntimeError("search: all trainings of students failed. See trials/ for their errors")
     by_name = {arm.name: arm for arm in arms}
-    settings = first.state.settings
-    sizes = {name: smallest_file(by_name[name].costs, settings.limits) for name in finished}
-    target = target_score(_teacher_score(first), settings.keep, first.higher_is_better)
-    if target is not None and not first.higher_is_better:
-        target = -target
-    names = chosen_students(finished, comparable_sizes(sizes), target)
+    limits = first.state.settings.limits
+    sizes = {name: smallest_file(by_name[name].costs, limits) for name in finished}
+    names = chosen_students(finished, comparable_sizes(sizes), quality_target(first))
     return [by_name[name] for name in names]
-
-
-def _teacher_score(first: Study) -> float | None:
-    """Return the headline metric of the teacher on the whole validation split.
-
-    The signals have it for a few hundred samples at most, but the scores of the students that it
-    is compared with are of all samples.
-    """
-    if first.state.signals.get("teacher_score") is None:
-        return None
-    stage = first.trainer.experiment.stages[0]
-    evaluator = Evaluator(stage)
-    train = stage.recipe.train
-    with autocast_context(train):
-        teacher = move_teacher(first.trainer.teacher(stage, evaluator), train)
-        metrics, _ = evaluator.evaluate(teacher, "validation")
-    return metrics.get(stage.task.headline)
 
 
 def _methods_of(first: Study, student: Arm) -> tuple[list[Arm], dict[str, str]]:

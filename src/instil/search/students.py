@@ -35,8 +35,8 @@ def find_students(experiment: Experiment, settings: Settings, console: Console) 
     """
     base = base_data(experiment.recipe)
     probe = Probe(experiment, base)
-    teacher = _teacher_net(experiment, probe)
-    students = _Students(experiment, probe, settings, teacher)
+    teacher = teacher_net(experiment, probe)
+    students = CheckedStudents(experiment, probe, settings, teacher)
     model = None if teacher is None else teacher.model
     for arm in student_arms(experiment.recipe, model, settings.students):
         reason = students.add(arm)
@@ -89,7 +89,7 @@ def _check_names(names: Sequence[str]) -> None:
             )
 
 
-class _Students:
+class CheckedStudents:
     """Students that were checked so far."""
 
     def __init__(
@@ -135,7 +135,7 @@ class _Students:
         return arm.with_costs(costs), ""
 
 
-def _require_named(settings: Settings, students: _Students) -> None:
+def _require_named(settings: Settings, students: CheckedStudents) -> None:
     """Check that one of the named students can be built; others may be beyond a limit.
 
     Raises:
@@ -155,7 +155,7 @@ def _refuse_named(refused: Mapping[str, str]) -> None:
         )
 
 
-def _teacher_net(experiment: Experiment, probe: Probe) -> Net | None:
+def teacher_net(experiment: Experiment, probe: Probe) -> Net | None:
     """Return the teacher if it is one network, not a model elsewhere or without weights."""
     recipe = experiment.recipe
     if recipe.store is not None or len(recipe.teachers) != 1:

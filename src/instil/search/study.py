@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from instil.search.arms import Arm, base_data
-from instil.search.duplicates import find_duplicates
+from instil.search.duplicates import duplicate_candidates
 from instil.search.execution import OnResult, execute
 from instil.search.frontier import comparable_sizes, order_by_front
 from instil.search.limits import smallest_file
@@ -43,6 +44,7 @@ class Study:
         self.results: Results = []
         self.earlier: Results = []
         self.notes: list[str] = []
+        self._refinements: list[Arm] = []
         recipe = trainer.experiment.recipe
         self.base = base_data(recipe)
         self.seed = recipe.seeds[0]
@@ -62,7 +64,7 @@ class Study:
         # The rounds of a second phase have numbers of their own.
         start = 1 + max((result["round"] for result in self.earlier), default=-1)
         for index, rung in enumerate(self.state.schedule.rungs, start):
-            if index > start and self._is_late():
+            if index > start and self.is_late():
                 self.notes.append(f"The time was used up after {index} rounds")
                 break
             if self.state.settings.strategy == "random":
@@ -70,7 +72,7 @@ class Study:
             else:
                 arms = self._halving_round(self._promoted(arms, rung), index, rung)
                 arms = self._distinct(arms, index)
-        return self._ranked(arms)
+        return self.ranked(arms)
 
     def train_finalists(self, arms: Sequence[Arm]) -> Results:
         """Train the best configuration of each arm with new seeds."""
@@ -91,26 +93,26 @@ class Study:
         params: dict[str, Any] = max(own, key=self._key)["params"]
         return params
 
-    def full_trainings(self, arm: Arm) -> Results:
-        """Return the complete trials of an arm with all steps, which are as good as the finals."""
-        settings = self.state.settings
-        # The best of several options has a score that luck raised.
-        if settings.has_options or settings.num_folds > 1:
-            return []
-        return [
-            result
-            for result in self.results
-            if result["arm"] == arm.name
-            and result["round"] >= 0
-            and result["num_steps"] == self.state.schedule.final_steps
-            and result["status"] == "complete"
-        ]
+    def join_last_round(self, arm: Arm, neighbour: Arm) -> None:
+        """Train a further student as those of the last round, and make it a finalist.
+
+        Args:
+            arm: the student.
+            neighbour: student of the last round, whose best options the training has.
+        """
+        self._refinements.append(arm)
+        index = max(result["round"] for result in self.results)
+        params = self.best_params(neighbour)
+        self.state = replace(self.state, arms=(*self.state.arms, arm))
+        steps = self.state.schedule.rungs[-1].num_steps
+        self._execute([self._trial(arm, params, index, steps, self.seed)])
 
     def finalists(self, arms: Sequence[Arm]) -> list[Arm]:
-        """Return the best candidates and all reference arms."""
-        candidates = [arm for arm in arms if not arm.is_reference]
+        """Return the best candidates, the students that joined late and all reference arms."""
+        late = self._refinements
+        candidates = [arm for arm in arms if not arm.is_reference and arm not in late]
         references = [arm for arm in self.state.arms if arm.is_reference]
-        return [*candidates[: self.state.schedule.num_finalists], *references]
+        return [*candidates[: self.state.schedule.num_finalists], *late, *references]
 
     def _halving_round(self, arms: list[Arm], index: int, rung: Rung) -> list[Arm]:
         """Train the same number of trials of every arm, in two parts."""
@@ -142,15 +144,8 @@ class Study:
         if settings.has_options or settings.has_students or settings.has_teachers:
             return list(arms)
         results = [result for result in self.results if result["round"] == index]
-        # Reference arms are part of all rounds, so that a candidate leaves instead.
-        order = sorted(arms, key=lambda arm: not arm.is_reference)
-        duplicates = find_duplicates(results, [arm.name for arm in order])
-        # A method that equals a baseline has not begun to act: its loss rises later.
-        baselines = {arm.name for arm in arms if arm.kind == "baseline"}
         leaving = set()
-        for first, names in duplicates.items():
-            if first in baselines:
-                continue
+        for first, names in duplicate_candidates(results, arms).items():
             self.notes.append(
                 f"{', '.join(names)} left after round {index + 1}: the same student as {first}"
             )
@@ -177,11 +172,11 @@ class Study:
 
     def _promoted(self, arms: Sequence[Arm], rung: Rung) -> list[Arm]:
         """Return the best candidates so far and all reference arms."""
-        ranked = self._ranked(arms) if self.results else list(arms)
+        ranked = self.ranked(arms) if self.results else list(arms)
         candidates = [arm for arm in ranked if not arm.is_reference][: rung.num_candidates]
         return [arm for arm in self.state.arms if arm.is_reference or arm in candidates]
 
-    def _ranked(self, arms: Sequence[Arm]) -> list[Arm]:
+    def ranked(self, arms: Sequence[Arm]) -> list[Arm]:
         """Return arms by the best score of their last round, students by score and file size."""
         best = self.scores(arms)
         if self.state.settings.has_students:
@@ -242,7 +237,7 @@ class Study:
         self.results += results
         return results
 
-    def _is_late(self) -> bool:
+    def is_late(self) -> bool:
         """Whether the trainings have used the time of the search."""
         limit = self.state.settings.max_seconds
         # From the results and the first start, so that all processes of a search decide the same.

@@ -199,7 +199,8 @@ def students(task: str, data: Path, work: Path, num_jobs: int) -> dict[str, Any]
         work: folder of the searches.
         num_jobs: number of processes.
     """
-    common: dict[str, Any] = {"over": ("students",), "keep": KEEP[task]}
+    # The exhaustive search has no students of further sizes.
+    common: dict[str, Any] = {"over": ("students",), "keep": KEEP[task], "num_refinements": 0}
     settings = searches.Settings(strategy="exhaustive", num_seeds=NUM_SEEDS, **common)
     everything = run(task, data, work / "students" / task, num_jobs, settings)
     outcomes = []

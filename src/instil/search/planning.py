@@ -23,8 +23,6 @@ NUM_FINALISTS = 3
 """Largest number of methods that are trained again, besides the reference arms."""
 NUM_STUDENTS = 6
 """Largest number of students that are trained again: points of the frontier."""
-NUM_REFINEMENTS = 3
-"""Largest number of students between the sizes of the candidates."""
 STUDENTS_SHARE = 1 / 3
 """Share of the budget of a search over students and methods that the students have."""
 
@@ -110,7 +108,7 @@ def plan_search(
         num_finalists=NUM_STUDENTS if settings.has_students else NUM_FINALISTS,
         num_seeds=settings.num_seeds,
         num_folds=settings.num_folds,
-        num_refinements=NUM_REFINEMENTS if settings.has_refinements else 0,
+        num_refinements=settings.num_refinements if settings.has_refinements else 0,
     )
     return plan_random(schedule) if settings.strategy == "random" else schedule
 

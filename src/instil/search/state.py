@@ -42,13 +42,12 @@ class Settings:
         limits: largest latency (ms), size and memory (bytes) and number of parameters of a student.
         keep: share of the teacher's quality that the chosen student keeps.
         prior: ``model``, or a file of coefficients, orders the methods by their predicted gain: a
-            budget leaves out the last ones, and short rounds also count the predicted rank.
-            ``auto``: see ``resolve_settings``.
-        num_folds: folds of the labelled training samples for every trial that is not final; 1: the
-            validation split only.
+            budget leaves out the last ones, and short rounds also count the predicted rank. For
+            ``auto`` see ``resolve_settings``.
+        num_folds: folds of the labelled training samples for trials that are not final; 1: none.
         teachers: sections or changes of teachers by name, see ``parse_teachers``.
-        max_cost: largest time of a step of a method, in steps of the recipe's own method. Slower
-            ones are refused.
+        max_cost: largest time of a step of a method that is not refused, in the recipe's steps.
+        num_refinements: largest number of students between the sizes of the candidates.
     """
 
     over: tuple[str, ...] = ("methods",)
@@ -68,6 +67,7 @@ class Settings:
     teachers: dict[str, Any] | None = None
     num_folds: int = 1
     max_cost: float = MAX_COST
+    num_refinements: int = 3
 
     def __post_init__(self) -> None:
         check_subjects(self)
@@ -132,9 +132,9 @@ class Settings:
     @property
     def has_refinements(self) -> bool:
         """Whether students between the sizes of the candidates join the last round."""
-        has_family = self.students is None or {"networks", "teacher"} & set(self.students)
-        is_phase = self.has_students and not self.is_joint
-        return is_phase and bool(has_family) and self.strategy != "random"
+        families = {"networks", "teacher"} & set(self.students or ("networks",))
+        has_rounds = self.has_students and not self.is_joint and self.strategy != "random"
+        return has_rounds and bool(families)
 
     @property
     def has_teachers(self) -> bool:
@@ -176,7 +176,7 @@ class State:
     test_hash: str = ""
 
     def write(self, folder: Path, name: str = STATE) -> None:
-        """Write the state into the folder of the search.
+        """Write the state into a file.
 
         Args:
             folder: folder of the search.

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from instil.search.arms import Arm
+from instil.search.evidence import failure_notes
 from instil.search.failures import MOST_ATTEMPTS, is_transient
 from instil.search.options import settings_from
-from instil.search.outcome import failure_notes
 from instil.search.trainer import Trainer
 from instil.search.trials import Trial
 from instil.training.monitor import NotFiniteError

@@ -49,7 +49,7 @@ def duplicate_candidates(
     """Find the candidates of a round that train the same student as another arm.
 
     Reference arms are part of all rounds, so that a candidate leaves instead. A method that equals
-    a baseline has not begun to act, since its loss rises later: it stays.
+    a baseline does not act yet, since its loss rises later: it stays.
 
     Args:
         results: results of the round.

@@ -152,3 +152,21 @@ def full_trainings(study: Study, arm: Arm) -> Results:
         and result["num_steps"] == study.state.schedule.final_steps
         and result["status"] == "complete"
     ]
+
+
+def failure_notes(finalists: Sequence[Arm], finals: Results) -> list[str]:
+    """Return a sentence for each finalist that has no scores, since final trainings failed.
+
+    Args:
+        finalists: arms that were trained with new seeds.
+        finals: results of these trainings.
+    """
+    notes = []
+    for arm in finalists:
+        own = [result for result in finals if result["arm"] == arm.name]
+        num_failed = sum(result["status"] != "complete" for result in own)
+        if num_failed:
+            notes.append(
+                f"{arm.name} is not compared: {num_failed} of {len(own)} final trainings failed"
+            )
+    return notes

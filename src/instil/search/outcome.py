@@ -16,6 +16,7 @@ from instil.search.arms import Arm, arm_recipe
 from instil.search.evidence import (
     better_on_test,
     compare_finalists,
+    failure_notes,
     full_trainings,
     mean_with_interval,
     rounded,
@@ -122,24 +123,6 @@ def rank_rows(rows: dict[str, dict[str, Any]], higher_is_better: bool) -> list[s
         return -sign * mean, not rows[name]["is_reference"]
 
     return sorted(rows, key=key)
-
-
-def failure_notes(finalists: Sequence[Arm], finals: Results) -> list[str]:
-    """Return a sentence for each finalist that has no scores, since final trainings failed.
-
-    Args:
-        finalists: arms that were trained with new seeds.
-        finals: results of these trainings.
-    """
-    notes = []
-    for arm in finalists:
-        own = [result for result in finals if result["arm"] == arm.name]
-        num_failed = sum(result["status"] != "complete" for result in own)
-        if num_failed:
-            notes.append(
-                f"{arm.name} is not compared: {num_failed} of {len(own)} final trainings failed"
-            )
-    return notes
 
 
 def _compare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from rich.console import Console
@@ -49,12 +50,12 @@ def refine_students(study: Study, arms: Sequence[Arm], console: Console) -> list
         # Of several processes one measures the next student, since latencies vary.
         lock.acquire()
         try:
-            found = refinement.read_or_find(index, arms)
+            addition = refinement.read_or_find(index, arms)
         finally:
             lock.release()
-        if found is None:
+        if addition is None:
             break
-        arm, neighbour = found
+        arm, neighbour = addition
         study.join_last_round(arm, neighbour)
         arms.append(arm)
         added.append(arm)
@@ -76,15 +77,20 @@ class _Refinement:
         recipe = study.trainer.experiment.recipe
         self._families = families(recipe) if settings.students is None else settings.students
 
+    @cached_property
+    def _target(self) -> float | None:
+        """Score of a student that keeps the share."""
+        return quality_target(self._study)
+
     def read_or_find(self, index: int, arms: Sequence[Arm]) -> tuple[Arm, Arm] | None:
         """Return the next student and the larger one of its family; None if there is none."""
         path = self._study.trainer.folder / REFINEMENTS / f"{index}.json"
         content: dict[str, Any]
         if not path.exists():
-            found = self._find(arms)
+            addition = self._find(arms)
             content = {"refused": self._refused}
-            if found is not None:
-                content |= {"arm": found[0].to_json(), "upper": found[1].name}
+            if addition is not None:
+                content |= {"arm": addition[0].to_json(), "upper": addition[1].name}
             write_json(path, content)
         content = json.loads(path.read_text(encoding="utf-8"))
         state = self._study.state
@@ -96,7 +102,7 @@ class _Refinement:
 
     def _find(self, arms: Sequence[Arm]) -> tuple[Arm, Arm] | None:
         study = self._study
-        target = quality_target(study)
+        target = self._target
         if target is None:
             return None
         scores = study.scores(arms)

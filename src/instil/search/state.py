@@ -41,9 +41,8 @@ class Settings:
         students: families of students, or models. None: the default families.
         limits: largest latency (ms), size and memory (bytes) and number of parameters of a student.
         keep: share of the teacher's quality that the chosen student keeps.
-        prior: ``model``, or a file of coefficients, orders the methods by their predicted gain: a
-            budget leaves out the last ones, and short rounds also count the predicted rank. For
-            ``auto`` see ``resolve_settings``.
+        prior: ``model`` or a file of coefficients: order of the methods by predicted gain, for
+            small budgets and short rounds. ``auto``: see ``resolve_settings``.
         num_folds: folds of the labelled training samples for trials that are not final; 1: none.
         teachers: sections or changes of teachers by name, see ``parse_teachers``.
         max_cost: largest time of a step of a method that is not refused, in the recipe's steps.

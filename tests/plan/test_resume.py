@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 import instil
 from instil import recipe as recipes
+from instil.files.checksums import json_with_checksum
 from instil.plan.resume import run_lock
 from tests.experiment.small import SMALL, numbers, recipe, result, run_of, timeless_lines
 from tests.plan.test_run import called, stop_at
@@ -168,6 +169,15 @@ def test_changed_data_and_code_are_noticed(tmp_path: Path, monkeypatch: pytest.M
         patch.setattr("instil.plan.fingerprints.OUTPUTS_VERSION", 2)
         with pytest.raises(ValueError, match="outputs of this version of instil: changed since"):
             run_of(one, tmp_path / "run", resume=True)
+    state = tmp_path / "run/checkpoint/run.json"
+    before = state.read_text()
+    content = json.loads(before)
+    # A run of an earlier version has no such entry.
+    del content["sha256"], content["inputs"]["outputs of this version of instil"]
+    state.write_text(json_with_checksum(content))
+    with pytest.raises(ValueError, match="outputs of this version of instil: changed since"):
+        run_of(one, tmp_path / "run", resume=True)
+    state.write_text(before)
     (tmp_path / "own_net.py").write_text(code.replace("ReLU", "Tanh"))
     with pytest.raises(ValueError, match=r"student\.model \(own_net:build\): changed since"):
         run_of(one, tmp_path / "run", resume=True)

@@ -143,6 +143,11 @@ def test_changed_data_of_a_teacher_and_surrogate_images_are_refused(
     state["code_hashes"] = state.pop("input_hashes")
     (tmp_path / "out/study.json").write_text(json.dumps(state))
     continue_search(tmp_path / "out")
+    # Without the version of the outputs, finished trainings may have had others.
+    del state["code_hashes"]["outputs of this version of instil"]
+    (tmp_path / "out/study.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="outputs of this version of instil has changed"):
+        continue_search(tmp_path / "out")
 
 
 def test_changed_code_of_the_user_is_refused(

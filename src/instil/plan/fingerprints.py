@@ -54,6 +54,9 @@ SECTIONS = {
 }
 """Sections of a recipe that the result of each kind of job depends on."""
 
+VERSION_INPUT = "outputs of this version of instil"
+"""Name of the version of the package's outputs among the fingerprints."""
+
 
 def recipe_parts(experiment: Experiment, kind: str) -> list[Any]:
     """Return the sections of each stage that the result of a job depends on.
@@ -161,7 +164,7 @@ def code_fingerprints(recipe: Recipe) -> dict[str, str]:
         recipe: recipe that names them.
     """
     base = Path(recipe.folder)
-    inputs = {"outputs of this version of instil": str(OUTPUTS_VERSION)}
+    inputs = {VERSION_INPUT: str(OUTPUTS_VERSION)}
     for module in recipe.imports:
         inputs[f"imports ({module})"] = _digest(code_of(f"{module}:", base))
     for path, spec in _models(recipe, ""):

@@ -15,7 +15,7 @@ from instil.files.atomic import remove_temporary_files
 from instil.files.checksums import file_sha256
 from instil.files.folders import check_folder
 from instil.files.locks import FileLock
-from instil.plan.fingerprints import input_fingerprints
+from instil.plan.fingerprints import VERSION_INPUT, input_fingerprints
 from instil.plan.run_folder import RunFolder
 from instil.recipe import to_yaml
 from instil.recipe.errors import RecipeError
@@ -143,9 +143,10 @@ def write(folder: RunFolder, experiment: Experiment) -> None:
     inputs = input_fingerprints(experiment)
     before = read(folder)
     if before is not None:
-        # A run of an earlier version has no fingerprints of teacher.data and data.surrogate.
-        for name, value in before.inputs.items():
-            if value != inputs.get(name):
+        # A run of an earlier version has no fingerprints of teacher.data and data.surrogate. Its
+        # finished students may have other outputs if it lacks the version of the outputs, too.
+        for name in {**before.inputs, VERSION_INPUT: ""}:
+            if before.inputs.get(name) != inputs.get(name):
                 raise RecipeError(
                     f"{name}: changed since the run in {folder.path} started. Expected the same "
                     "content: finished students could not be compared with new ones. Restore it, "

@@ -11,7 +11,7 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
 from instil.files.folders import check_folder
 from instil.files.locks import FileLock
-from instil.plan.fingerprints import code_fingerprints, side_data_fingerprints
+from instil.plan.fingerprints import VERSION_INPUT, code_fingerprints, side_data_fingerprints
 from instil.recipe import build, fingerprint
 from instil.recipe.sections import Recipe
 from instil.search.arms import Arm, base_data
@@ -118,8 +118,9 @@ def check_unchanged(state: State, experiment: Experiment, folder: Path) -> None:
             "Expected the recipe of its finished trainings. Restore the file, or start a new search"
         )
     hashes = hash_inputs(experiment, state.arms)
-    # A search of an earlier version has none.
-    if changed := [name for name, value in state.input_hashes.items() if hashes.get(name) != value]:
+    # A search of an earlier version lacks some; without that of the outputs, they may differ.
+    before = {VERSION_INPUT: "", **state.input_hashes}
+    if changed := [name for name, value in before.items() if hashes.get(name) != value]:
         raise ValueError(
             f"--resume: {changed[0]} has changed since the start of the search. Expected that of "
             "its finished trainings. Restore it, or start a new search"

@@ -93,3 +93,9 @@ def test_other_students_are_refused() -> None:
         MeanFlow(denoiser(scalars=("end_time",)), None, matching())
     with pytest.raises(ValueError, match=r"Set scalars: \[end_time\]"):
         MeanFlow(denoiser(**FLOW), None, matching())
+
+
+def test_guidance_needs_a_teacher() -> None:
+    with pytest.raises(ValueError, match=r"scheme\.guidance: .* Expected 0, got 2\.0"):
+        prepared(scheme(guidance=2.0))
+    assert prepared(scheme(is_taught=True, guidance=2.0)).guidance == 2.0

@@ -92,6 +92,11 @@ class DiffusionScheme(Scheme):
         return self.student_denoiser.schedule
 
     def build(self, batch: Batch) -> None:
+        if self.teacher is None and self.guidance:
+            raise ValueError(
+                "scheme.guidance: a student without a teacher learns from images, and nothing is "
+                f"guided. Expected 0, got {self.guidance}. Remove guidance, or set a teacher"
+            )
         if self.teacher_is_guided:
             self.teacher_is_guided = self._teacher_learned_guidance(batch)
         super().build(batch)

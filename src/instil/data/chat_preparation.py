@@ -50,16 +50,12 @@ def prepared(
         ValueError: for a row of another form, and files without a usable row.
     """
     folder = cache_folder() / "tokens" / fingerprint(sources, encoder)
-    lock = FileLock(folder.with_suffix(".lock"))
     # Other processes of this training wait here, and then read the files.
-    lock.acquire()
-    try:
+    with FileLock(folder.with_suffix(".lock")):
         if (arrays := _intact(folder)) is None:
             _remove(folder)
             write_arrays(folder, encoded(sources, encoder, processes))
             arrays = TokenArrays(folder)
-    finally:
-        lock.release()
     return arrays
 
 

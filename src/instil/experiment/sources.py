@@ -44,8 +44,7 @@ def surrogate_samples(
         images: the section ``data.surrogate``: a generator of images, or a data source.
         splits: data of the recipe. Generators make one image per training sample.
         recipe: the recipe.
-        sources: data that are loaded already, by source and options; those of the images are
-            added, so that all stages share them.
+        sources: data that are loaded already, see ``shared_source``.
 
     Raises:
         ValueError: for a source that does not exist, or if the recipe has ``data.num_labeled``.
@@ -58,21 +57,32 @@ def surrogate_samples(
     if images.name in IMAGE_SOURCES:
         source = image_source(images.name, images.options)
         return SyntheticImages(splits.validation, len(splits.train), source)
-    key = source_key(images.name, images.options)
     try:
-        if key not in sources:
-            sources[key] = data_source(images.name, images.options, recipe, "data.surrogate")
+        other = shared_source(sources, images.name, images.options, recipe, "data.surrogate")
     except UnknownSource as error:
         raise ValueError(
             f"there are no images '{images.name}': {error}. Expected a data source or one of "
             f"{', '.join(IMAGE_SOURCES)}"
         ) from error
-    return ForeignImages(splits.validation, sources[key].train)
+    return ForeignImages(splits.validation, other.train)
 
 
-def source_key(name: str, options: Mapping[str, Any]) -> str:
-    """Return the key of loaded data: equal names and options have equal keys."""
-    return repr((name, sorted(options.items())))
+def shared_source(
+    sources: dict[str, Splits], name: str, options: dict[str, Any], recipe: Recipe, path: str
+) -> Splits:
+    """Return the data of a source, loaded once for equal names and options.
+
+    Args:
+        sources: data that are loaded already; new ones are added.
+        name: name of the source.
+        options: its options.
+        recipe: recipe that names it.
+        path: recipe path of the section, for messages.
+    """
+    key = repr((name, sorted(options.items())))
+    if key not in sources:
+        sources[key] = data_source(name, options, recipe, path)
+    return sources[key]
 
 
 def image_source(name: str, options: Mapping[str, Any]) -> ImageSource:
@@ -102,11 +112,8 @@ def set_row_width(splits: Splits, recipe: Recipe) -> None:
         splits: data of a source.
         recipe: the recipe.
     """
-    parts = [
-        part
-        for part in (splits.train, splits.validation, splits.test)
-        if isinstance(part, RaggedRows)
-    ]
+    every = (splits.train, splits.validation, splits.test)
+    parts = [part for part in every if isinstance(part, RaggedRows)]
     schemes = [catalogue.find("scheme", stage.scheme.type) for stage in stages(recipe)]
     generates = any(issubclass(scheme, GeneratesText) for scheme in schemes)
     for part in parts:

@@ -21,7 +21,7 @@ from instil.data.splits import Splits, numbered
 from instil.engine import init_distributed, world_size
 from instil.experiment.experiment import Experiment
 from instil.experiment.offloaded_teachers import move_teacher
-from instil.experiment.sources import data_source, set_collation, source_key
+from instil.experiment.sources import set_collation, shared_source
 from instil.experiment.vocabularies import require_same_tokens
 from instil.items import to_device
 from instil.recipe import RecipeError, build_options, error_context
@@ -206,13 +206,10 @@ def _with_own_source(experiment: Experiment, teacher_config: TeacherConfig) -> E
 def _load_source(experiment: Experiment, name: str, options: dict[str, Any]) -> Splits:
     """Data of a source, loaded once for all stages and teachers."""
     recipe = experiment.recipe
-    key = source_key(name, options)
     with error_context("teacher.data"):
         # ``sources`` is shared by the experiments of all stages.
-        if key not in experiment.sources:
-            experiment.sources[key] = data_source(name, options, recipe, "teacher.data")
-            set_collation(experiment.sources[key], experiment.task)
-        splits = experiment.sources[key]
+        splits = shared_source(experiment.sources, name, options, recipe, "teacher.data")
+        set_collation(splits, experiment.task)
         if splits.kind != experiment.splits.kind:
             raise ValueError(
                 f"the labels of '{name}' are '{splits.kind}'. Expected '{experiment.splits.kind}', "

@@ -14,6 +14,8 @@ except ImportError:  # Windows has no such locks: only one process at a time may
 class FileLock:
     """Lock that the operating system releases when the process ends, however that happens.
 
+    As a context manager it waits until the lock is free, and releases it at the end.
+
     Without ``fcntl`` (on Windows) the lock does nothing.
 
     Args:
@@ -23,6 +25,12 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def try_acquire(self) -> bool:
         """Take the lock if no other process holds it; return whether that worked."""

@@ -128,13 +128,11 @@ class Log:
     def _open_locked(self) -> Iterator[Any]:
         """Open the file for this process only."""
         assert self.path is not None
-        lock = FileLock(self.path)
-        lock.acquire()
-        try:
-            with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-                yield file
-        finally:
-            lock.release()
+        with (
+            FileLock(self.path),
+            open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file,
+        ):
+            yield file
 
     def _read_new_lines(self, file: Any) -> None:
         file.seek(self._end)

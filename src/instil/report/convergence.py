@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from instil.report.epochs import stage_of, unique_rows
 from instil.report.names import display_name, enumeration
 from instil.report.record import Record, finite
 
@@ -116,15 +117,13 @@ class _Curve:
 
 def _rows_of_seeds(record: Record, arm: str) -> list[list[dict[str, Any]]]:
     """Return the rows of the last stage of an arm with an evaluation, for each seed."""
-    rows: dict[Any, dict[int, dict[str, Any]]] = defaultdict(dict)
-    own = [row for row in record.metrics if row.get("arm") == arm]
-    last = max((row.get("stage") or 0 for row in own), default=0)
-    for row in own:
-        is_evaluated = isinstance(row.get("validation"), dict) and finite(row.get("step"))
-        if is_evaluated and (row.get("stage") or 0) == last:
-            # A resumed run repeats some steps.
-            rows[row.get("seed")][row["step"]] = row
-    return [[by_step[step] for step in sorted(by_step)] for by_step in rows.values()]
+    rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    own = unique_rows(record, arm, "step")
+    last = max(map(stage_of, own), default=0)
+    for row in sorted(own, key=lambda row: float(row["step"])):
+        if stage_of(row) == last and row["step"] and isinstance(row.get("validation"), dict):
+            rows[row.get("seed")].append(row)
+    return list(rows.values())
 
 
 def _length_key(record: Record) -> str:

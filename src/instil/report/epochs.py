@@ -20,10 +20,10 @@ def epoch_rows(record: Record, arm: str) -> Iterator[tuple[Any, float, Row]]:
     Yields:
         Seed, finished epochs (a fraction within an epoch), row.
     """
-    rows = _unique_rows(record, arm)
+    rows = unique_rows(record, arm, "epoch")
     first = min((row["epoch"] for row in rows), default=0)
     offsets = _stage_offsets(rows, first)
-    keys = [(row.get("seed"), _stage(row), row["epoch"]) for row in rows]
+    keys = [(row.get("seed"), stage_of(row), row["epoch"]) for row in rows]
     totals = Counter(keys)
     counts: Counter[Any] = Counter()
     for row, key in zip(rows, keys, strict=True):
@@ -32,11 +32,17 @@ def epoch_rows(record: Record, arm: str) -> Iterator[tuple[Any, float, Row]]:
         yield seed, offsets[stage] + epoch - first + counts[key] / totals[key], row
 
 
-def _unique_rows(record: Record, arm: str) -> list[Row]:
-    """Rows with an epoch; a resumed run repeats some steps, and the last row of a step counts."""
+def unique_rows(record: Record, arm: str, clock: str) -> list[Row]:
+    """Rows of an arm; a resumed run repeats some steps, and the last row of a step counts.
+
+    Args:
+        record: run with the rows of ``metrics.jsonl``.
+        arm: name of a training.
+        clock: ``epoch`` or ``step``; rows without it are left out.
+    """
     rows = {}
     for row in record.metrics:
-        if row.get("arm") == arm and finite(row.get("epoch")) is not None:
+        if row.get("arm") == arm and finite(row.get(clock)) is not None:
             rows[tuple(row.get(key) for key in ("seed", "stage", "epoch", "step"))] = row
     return list(rows.values())
 
@@ -45,12 +51,13 @@ def _stage_offsets(rows: list[Row], first: int) -> dict[int, int]:
     """Number of epochs of all earlier stages, for each stage."""
     offsets = {}
     total = 0
-    for stage in sorted({_stage(row) for row in rows}):
+    for stage in sorted({stage_of(row) for row in rows}):
         offsets[stage] = total
-        total += max(row["epoch"] for row in rows if _stage(row) == stage) - first + 1
+        total += max(row["epoch"] for row in rows if stage_of(row) == stage) - first + 1
     return offsets
 
 
-def _stage(row: Row) -> int:
+def stage_of(row: Row) -> int:
+    """Index of the stage of a row."""
     stage: int = row.get("stage") or 0
     return stage

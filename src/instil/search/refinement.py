@@ -12,7 +12,7 @@ from rich.console import Console
 
 from instil.files.json_files import write_json
 from instil.files.locks import FileLock
-from instil.search.arms import Arm, own_arm, with_space
+from instil.search.arms import Arm, with_space
 from instil.search.limits import smallest_file
 from instil.search.probe import Probe
 from instil.search.quality_target import quality_target
@@ -42,25 +42,19 @@ def refine_students(study: Study, arms: Sequence[Arm], console: Console) -> list
     """
     arms = list(arms)
     refinement = _Refinement(study, console)
-    lock = FileLock(study.trainer.folder / "work/refinements.lock")
-    added: list[Arm] = []
     for index in range(study.state.schedule.num_refinements):
         if study.is_late():
             break
         # Of several processes one measures the next student, since latencies vary.
-        lock.acquire()
-        try:
+        with FileLock(study.trainer.folder / "work/refinements.lock"):
             addition = refinement.read_or_find(index, arms)
-        finally:
-            lock.release()
         if addition is None:
             break
         arm, neighbour = addition
         study.join_last_round(arm, neighbour)
         arms.append(arm)
-        added.append(arm)
-    if added:
-        names = ", ".join(arm.name for arm in added)
+    if study.late_arms:
+        names = ", ".join(arm.name for arm in study.late_arms)
         study.notes.append(f"Trained between the sizes of other students: {names}")
     return study.ranked(arms)
 
@@ -71,8 +65,6 @@ class _Refinement:
     def __init__(self, study: Study, console: Console) -> None:
         self._study = study
         self._console = console
-        self._checked: CheckedStudents | None = None
-        self._refused: dict[str, str] = {}
         settings = study.state.settings
         recipe = study.trainer.experiment.recipe
         self._families = families(recipe) if settings.students is None else settings.students
@@ -82,13 +74,22 @@ class _Refinement:
         """Score of a student that keeps the share."""
         return quality_target(self._study)
 
+    @cached_property
+    def _students(self) -> CheckedStudents:
+        """Students that were measured so far."""
+        study = self._study
+        experiment = study.trainer.experiment
+        probe = Probe(experiment, study.base)
+        teacher = teacher_net(experiment, probe)
+        return CheckedStudents(experiment, probe, study.state.settings, teacher)
+
     def read_or_find(self, index: int, arms: Sequence[Arm]) -> tuple[Arm, Arm] | None:
         """Return the next student and the larger one of its family; None if there is none."""
         path = self._study.trainer.folder / REFINEMENTS / f"{index}.json"
         content: dict[str, Any]
         if not path.exists():
             addition = self._find(arms)
-            content = {"refused": self._refused}
+            content = {"refused": self._students.refused}
             if addition is not None:
                 content |= {"arm": addition[0].to_json(), "upper": addition[1].name}
             write_json(path, content)
@@ -143,18 +144,11 @@ class _Refinement:
     def _check(self, arm: Arm) -> Arm | None:
         """Return a student with its costs; None if it is refused."""
         study = self._study
-        experiment = study.trainer.experiment
-        if self._checked is None:
-            probe = Probe(experiment, study.base)
-            # The signals of a task are those of the recipe's own student.
-            probe.build(own_arm())
-            teacher = teacher_net(experiment, probe)
-            self._checked = CheckedStudents(experiment, probe, study.state.settings, teacher)
-        reason = self._checked.add(arm)
-        self._console.print(f"{arm.name}: {reason or 'fits'}", highlight=False, markup=False)
-        if reason:
-            self._refused[arm.name] = reason
-            return None
-        arm = self._checked.arms[-1]
-        has_options = study.state.settings.has_options
-        return with_space(arm, study.base, experiment.task) if has_options else arm
+        students = self._students
+        if arm.name not in {one.name for one in students.arms} | students.refused.keys():
+            reason = students.add(arm)
+            self._console.print(f"{arm.name}: {reason or 'fits'}", highlight=False, markup=False)
+        measured = next((one for one in students.arms if one.name == arm.name), None)
+        if measured is None or not study.state.settings.has_options:
+            return measured
+        return with_space(measured, study.base, study.trainer.experiment.task)

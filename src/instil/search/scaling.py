@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from instil.recipe.sections import ModelConfig
-from instil.search.student_arms import network_name, network_sizes, width_multiple
+from instil.search.student_arms import SCALED_NAMES, network_name, network_sizes, width_multiple
 
 WIDTH = ("options", "width")
 PRUNED_SHARE = ("changes", "prune", "share")
-NAMES: dict[tuple[str, ...], str] = {
-    PRUNED_SHARE: "teacher_pruned_{}",
-    ("changes", "low_rank", "rank"): "teacher_rank_{}",
-    ("changes", "width", "neurons"): "teacher_{}_neurons",
-    ("changes", "depth", "layers"): "teacher_{}_layers",
-}
-"""Options of compressed teachers by path in the section of a student, with the student's name."""
+COMPRESSIONS = (
+    PRUNED_SHARE,
+    ("changes", "low_rank", "rank"),
+    ("changes", "width", "neurons"),
+    ("changes", "depth", "layers"),
+)
+"""Paths of the options of compressed teachers in the section of a student."""
 
 LARGEST_RATIO = 1.1
 """Ratio of two scales between which no further student is trained."""
@@ -58,7 +58,7 @@ class ScaledStudent:
         if self.path == WIDTH:
             return network_name(self.section["model"], self.section["options"])
         scale = round(100 * (1 - self.scale)) if self.path == PRUNED_SHARE else round(self.scale)
-        return NAMES[self.path].format(scale)
+        return SCALED_NAMES[self.path[1]].format(scale)
 
     def with_scale(self, scale: float) -> ScaledStudent:
         """Return the student with another scale."""
@@ -78,7 +78,7 @@ def scaled_student(section: dict[str, Any]) -> ScaledStudent | None:
     if "width" in sizes:
         complete = section | {"options": section["options"] | sizes}
         return ScaledStudent(complete, WIDTH, width_multiple(sizes))
-    paths = [path for path in NAMES if _has(section, path)]
+    paths = [path for path in COMPRESSIONS if _has(section, path)]
     if section["model"] != "teacher" or len(paths) != 1:
         return None
     return ScaledStudent(section, paths[0], 0.01 if paths[0] == PRUNED_SHARE else 1)

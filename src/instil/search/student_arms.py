@@ -28,6 +28,14 @@ PRUNED_SHARES = (0.5, 0.75)
 PRUNING_ROUNDS = 2
 """Rounds in which a candidate is pruned. They share the steps of one training."""
 
+SCALED_NAMES = {
+    "depth": "teacher_{}_layers",
+    "low_rank": "teacher_rank_{}",
+    "width": "teacher_{}_neurons",
+    "prune": "teacher_pruned_{}",
+}
+"""Names of teachers with one change, by that change; pruned shares are in percent."""
+
 TIMM = (
     "lcnet_035",
     "lcnet_050",
@@ -172,7 +180,8 @@ def _compressions(recipe: Recipe, teacher: nn.Module) -> dict[str, dict[str, Any
         if 0 < layers < num_layers:
             # Measured for language models (docs/language.md); not for others.
             by = {"by": "block"} if recipe.task.name == "language" else {}
-            changes.setdefault(f"teacher_{layers}_layers", {"depth": {"layers": layers, **by}})
+            name = SCALED_NAMES["depth"].format(layers)
+            changes.setdefault(name, {"depth": {"layers": layers, **by}})
     for share in (0.5, 0.25):
         changes |= _narrow(teacher, share)
     changes["teacher_8_bits"] = {"quantized": {"bits": 8}}
@@ -181,7 +190,7 @@ def _compressions(recipe: Recipe, teacher: nn.Module) -> dict[str, dict[str, Any
         changes[f"teacher_lsq_{bits}_bits"] = {"lsq": {"bits": bits}}
     changes["teacher_2_of_4"] = {"sparse": {"n": 2, "m": 4}}
     for share in PRUNED_SHARES:
-        changes[f"teacher_pruned_{100 * share:.0f}"] = {"prune": {"share": share}}
+        changes[SCALED_NAMES["prune"].format(round(100 * share))] = {"prune": {"share": share}}
     sections = {}
     for name, change in changes.items():
         section = _section(recipe.student, "teacher", {})
@@ -197,10 +206,10 @@ def _narrow(teacher: nn.Module, share: float) -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]] = {}
     if head is not None and hasattr(head, "weight"):
         rank = int(head.weight.shape[1] * share)
-        changes[f"teacher_rank_{rank}"] = {"low_rank": {"rank": max(1, rank)}}
+        changes[SCALED_NAMES["low_rank"].format(rank)] = {"low_rank": {"rank": max(1, rank)}}
     if head is not None and hasattr(config, "intermediate_size"):
         neurons = max(1, int(config.intermediate_size * share))
-        changes[f"teacher_{neurons}_neurons"] = {"width": {"neurons": neurons}}
+        changes[SCALED_NAMES["width"].format(neurons)] = {"width": {"neurons": neurons}}
     return changes
 
 

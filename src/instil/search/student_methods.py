@@ -38,16 +38,12 @@ def methods_study(first: Study, arms: Sequence[Arm], console: Console) -> Study:
     """
     path = first.trainer.folder / METHODS
     # Of several processes one prepares the phase: measured times decide the length of rounds.
-    lock = FileLock(first.trainer.folder / "work/methods.lock")
-    lock.acquire()
-    try:
+    with FileLock(first.trainer.folder / "work/methods.lock"):
         if path.exists():
             state = State.from_json(json.loads(path.read_text(encoding="utf-8")))
         else:
             state = _prepare(first, arms, console)
             state.write(first.trainer.folder, METHODS)
-    finally:
-        lock.release()
     return first.followed_by(state)
 
 

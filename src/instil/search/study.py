@@ -34,6 +34,7 @@ class Study:
         results: results of all trials so far.
         earlier: results of an earlier phase with other arms.
         notes: sentences on rounds that were left out.
+        late_arms: students that joined the last round, all of them finalists.
     """
 
     def __init__(self, state: State, trainer: Trainer, num_jobs: int, on_result: OnResult) -> None:
@@ -44,7 +45,7 @@ class Study:
         self.results: Results = []
         self.earlier: Results = []
         self.notes: list[str] = []
-        self._refinements: list[Arm] = []
+        self.late_arms: list[Arm] = []
         recipe = trainer.experiment.recipe
         self.base = base_data(recipe)
         self.seed = recipe.seeds[0]
@@ -100,7 +101,7 @@ class Study:
             arm: the student.
             neighbour: student of the last round, whose best options the training has.
         """
-        self._refinements.append(arm)
+        self.late_arms.append(arm)
         index = max(result["round"] for result in self.results)
         params = self.best_params(neighbour)
         self.state = replace(self.state, arms=(*self.state.arms, arm))
@@ -109,7 +110,7 @@ class Study:
 
     def finalists(self, arms: Sequence[Arm]) -> list[Arm]:
         """Return the best candidates, the students that joined late and all reference arms."""
-        late = self._refinements
+        late = self.late_arms
         candidates = [arm for arm in arms if not arm.is_reference and arm not in late]
         references = [arm for arm in self.state.arms if arm.is_reference]
         return [*candidates[: self.state.schedule.num_finalists], *late, *references]

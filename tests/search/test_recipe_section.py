@@ -56,6 +56,46 @@ def test_the_command_line_replaces_keys_of_the_section() -> None:
     assert settings_from(own, over="methods", candidates="rkd").candidates == ("rkd",)
 
 
+def test_the_number_of_refinements_is_set() -> None:
+    assert settings_from(None, over="students").num_refinements == 3
+    assert settings_from(None, over="students", refinements=5).num_refinements == 5
+    # None are trained, as in a search over named models.
+    none = settings_from(None, over="students", students="timm:resnet18", refinements=0)
+    assert none.num_refinements == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["search", "digits", "--refinements", "3"], "for students only. Expected --over students"),
+        (
+            ["compress", "digits", "--students", "timm:resnet18", "--refinements", "1"],
+            "this search trains no further sizes",
+        ),
+    ],
+)
+def test_refinements_of_other_searches_are_an_error(words: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, ValueError)
+    assert str(result.exception).startswith(f"--refinements: {message}")
+
+
+@pytest.mark.slow
+def test_a_compression_without_refinements_has_the_sizes_of_the_candidates(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    changes = ["train.epochs=null", "train.steps=60", "device=cpu"]
+    words = ["compress", "kd", *changes, "--students", "networks", "--keep", "90%", "--seeds", "1"]
+    counts = []
+    for count in ("0", "1"):
+        folder = tmp_path / count
+        result = CliRunner().invoke(app, [*words, "--refinements", count, "--out", str(folder)])
+        assert result.exit_code == 0, result.output
+        planned = json.loads((folder / "study.json").read_text())["arms"]
+        trained = json.loads((folder / "search.json").read_text())["arms"]
+        counts.append(len(trained) - len(planned))
+    assert counts == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -7,17 +7,18 @@ from typing import Annotated
 import typer
 
 from instil.cli.app import app
-from instil.cli.search_command import (
+from instil.cli.search_command import run_search
+from instil.cli.search_options import (
     BudgetOption,
     JobsOption,
     KeepOption,
     LimitOption,
     OutOption,
+    RefinementsOption,
     RunsOption,
     SeedsOption,
     StepsOption,
     StudentsOption,
-    run_search,
 )
 
 Model = Annotated[
@@ -45,6 +46,7 @@ def compress(
     keep: KeepOption = None,
     limit: LimitOption = None,
     students: StudentsOption = None,
+    refinements: RefinementsOption = None,
     budget: BudgetOption = None,
     steps: StepsOption = None,
     runs: RunsOption = None,
@@ -70,6 +72,7 @@ def compress(
         students=students,
         limits=limit or (),
         keep=keep,
+        refinements=refinements,
         max_steps=steps,
         max_runs=runs,
         max_seconds=budget,

@@ -20,6 +20,7 @@ def settings_from(
     limits: Sequence[str] = (),
     keep: str | None = None,
     teachers: str | None = None,
+    refinements: int | None = None,
     **settings: Any,
 ) -> Settings:
     """Build the settings of a search. Commas separate names in a text.
@@ -33,6 +34,8 @@ def settings_from(
         limits: limits such as ``latency=5ms``.
         keep: share of the teacher's quality.
         teachers: YAML file, or changes of the recipe's teacher.
+        refinements: largest number of students between the sizes of the candidates. None: the
+            default.
         settings: other fields of ``Settings``.
 
     Raises:
@@ -50,7 +53,27 @@ def settings_from(
     for name, value in _of_section(own, subjects).items():
         chosen[name] = chosen[name] or value
     chosen["keep"] = chosen["keep"] or KEEP
-    return Settings(subjects, **chosen, **settings)
+    if refinements is not None:
+        settings["num_refinements"] = refinements
+    built = Settings(subjects, **chosen, **settings)
+    _check_refinements(built, refinements)
+    return built
+
+
+def _check_refinements(settings: Settings, refinements: int | None) -> None:
+    """Check that a search has the students between the sizes of the candidates that are set."""
+    if refinements is None:
+        return
+    if not settings.has_students:
+        raise ValueError(
+            "--refinements: for students only. Expected --over students, got --over "
+            f"{','.join(settings.over)}"
+        )
+    if refinements and not settings.has_refinements:
+        raise ValueError(
+            "--refinements: this search trains no further sizes. Expected --over students without "
+            "methods, networks or teacher in --students, and no random search. Remove --refinements"
+        )
 
 
 def _of_section(section: SearchConfig, subjects: Sequence[str]) -> dict[str, Any]:

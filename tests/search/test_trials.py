@@ -16,8 +16,10 @@ from instil.recipe import build, stages
 from instil.recipe.sections import Recipe
 from instil.search.arms import RATE_FACTOR, base_data, own_arm
 from instil.search.locked_test import FINALISTS
+from instil.search.outcome import count_steps
 from instil.search.trainer import Trainer
 from instil.search.trials import make_trial
+from instil.training.monitor import LossMonitor, NotFiniteError
 from tests.search.recipes import recipe, silent
 
 EPOCHS = 6
@@ -93,6 +95,33 @@ def test_a_final_trial_has_the_student_of_a_run(train: dict[str, Any], tmp_path:
     write_json(tmp_path / "search" / FINALISTS, {})
     result = trainer.train(make_trial(base_data(own), own_arm(), {}, -1, 90, 5, ""))
     assert result["test"]["loss"] == pytest.approx(expected["loss"]["mean"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("num_folds", "steps_done"), [(1, 3), (2, 12)])
+def test_a_failed_trial_counts_the_steps_that_it_did(
+    num_folds: int, steps_done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the last fold is not finite after three steps."""
+    trainer = Trainer(Experiment.from_recipe(recipe()), tmp_path)
+    trainer.train_teachers()
+    trial = make_trial(base_data(recipe()), own_arm(), {}, 0, 9, 5, "", num_folds=num_folds)
+    updates = []
+    update = LossMonitor.update
+
+    def fail(self: LossMonitor, losses: Any, step: int, batches: Any) -> None:
+        update(self, losses, step, batches)
+        updates.append(step)
+        if len(updates) > steps_done:
+            raise NotFiniteError(step, "student/kd", float("nan"), [0])
+
+    monkeypatch.setattr(LossMonitor, "update", fail)
+    result = trainer.train(trial)
+    assert result["status"] == "failed"
+    assert result["num_steps"] == 9
+    assert count_steps([result], [own_arm()]) == steps_done
+    # A trial of an earlier version has all steps that were planned.
+    del result["steps_done"]
+    assert count_steps([result], [own_arm()]) == 9
 
 
 def test_rounds_of_pruning_divide_the_schedule() -> None:

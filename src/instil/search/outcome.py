@@ -228,8 +228,11 @@ def count_steps(trials: Results, arms: Sequence[Arm]) -> int:
 
 
 def _steps(result: dict[str, Any]) -> int:
-    """Return the optimizer steps that a trial used."""
+    """Return the optimizer steps that a trial did."""
     if result["status"] == "stopped":
         return int(result["curve"][-1][0])
+    # A failed trial of an earlier version has no such entry.
+    if "steps_done" in result:
+        return int(result["steps_done"])
     num_steps: int = result["num_steps"] * result.get("num_folds", 1)
     return num_steps

@@ -19,7 +19,7 @@ from instil.export.student import save_student
 from instil.plan.baseline_training import StagedBaseline
 from instil.plan.distillation import Distillation
 from instil.plan.evaluation import Evaluator
-from instil.plan.fitting import Fitter
+from instil.plan.fitting import Fitter, OnStep
 from instil.plan.run_folder import RunFolder
 from instil.plan.students import StudentBuilder
 from instil.plan.teacher_scores import TeacherScores
@@ -29,8 +29,9 @@ from instil.recipe.sections import Recipe
 from instil.search.failures import failed_outcome
 from instil.search.folds import fold_experiments, mean_curve, mean_metrics
 from instil.search.locked_test import TestLock
-from instil.search.pruning import StopTrial, is_behind
+from instil.search.pruning import StopTrial
 from instil.search.student_costs import evaluate_int8, num_parameters
+from instil.search.trial_progress import TrialProgress
 from instil.search.trials import Trial, read_result, write_result
 from instil.search.work_folder import SharedTeachers, WorkFolder
 from instil.training.train_state import TrainState
@@ -75,7 +76,7 @@ class Trainer:
             return
         with WorkFolder(self.folder) as work:
             experiment = replace(self.experiment, recipe=recipe)
-            net = self._distilled(experiment, recipe.seeds[0], work)
+            net = self._distilled(experiment, recipe.seeds[0], work, _ignore)
             path.parent.mkdir(exist_ok=True)
             save_student(net, path)
 
@@ -127,28 +128,33 @@ class Trainer:
         return write_result(self.folder, result, self.experiment.task.headline)
 
     def _train(self, trial: Trial) -> dict[str, Any]:
-        curve: list[list[float]] = []
+        progress = [self._progress(trial) for _ in range(trial.num_folds)]
+        curve = progress[0].curve if trial.num_folds == 1 else []
         outcome: dict[str, Any] = {"score": None, "curve": curve}
         try:
             if trial.num_folds > 1:
-                return {"status": "complete"} | self._cross_validated(trial)
-            return {"status": "complete"} | outcome | self._scores(trial, curve)
+                return {"status": "complete"} | self._cross_validated(trial, progress)
+            return {"status": "complete"} | outcome | self._scores(trial, progress[0])
         except StopTrial:
             return outcome | {"status": "stopped", "score": curve[-1][1]}
         except RuntimeError as error:  # such as a loss that is not finite, or a full memory
-            return outcome | failed_outcome(error)
+            steps_done = sum(one.num_steps for one in progress)
+            return outcome | failed_outcome(error) | {"steps_done": steps_done}
 
-    def _cross_validated(self, trial: Trial) -> dict[str, Any]:
+    def _progress(self, trial: Trial) -> TrialProgress:
+        task = self.experiment.task
+        return TrialProgress(trial, task.headline, task.higher_is_better)
+
+    def _cross_validated(self, trial: Trial, progress: list[TrialProgress]) -> dict[str, Any]:
         """Train on all folds but one, for each fold; return the mean score.
 
         A score is the mean over the samples of the fold and of the validation split.
         """
         metrics = []
         weights: list[float] = []
-        curves: list[list[list[float]]] = []
-        for fold in fold_experiments(self.experiment, build(trial.recipe), trial.num_folds):
-            curves.append([])
-            net = self._trained(trial, fold, curves[-1])
+        folds = fold_experiments(self.experiment, build(trial.recipe), trial.num_folds)
+        for fold, own in zip(folds, progress, strict=True):
+            net = self._trained(trial, fold, own)
             metrics.append(Evaluator(fold).evaluate(net, "validation")[0])
             weights.append(len(fold.splits.validation))
             metrics.append(Evaluator(self.experiment).evaluate(net, "validation")[0])
@@ -157,15 +163,15 @@ class Trainer:
         return {
             "score": means[self.experiment.task.headline],
             "validation": means,
-            "curve": mean_curve(curves),
+            "curve": mean_curve([one.curve for one in progress]),
             "num_folds": trial.num_folds,
         }
 
-    def _scores(self, trial: Trial, curve: list[list[float]]) -> dict[str, Any]:
+    def _scores(self, trial: Trial, progress: TrialProgress) -> dict[str, Any]:
         """Train and evaluate the student of a trial."""
         recipe = build(trial.recipe)
         experiment = replace(self.experiment, recipe=recipe)
-        net = self._trained(trial, experiment, curve)
+        net = self._trained(trial, experiment, progress)
         validation, _ = Evaluator(experiment).evaluate(net, "validation")
         scores = {"score": validation[experiment.task.headline], "validation": validation}
         if trial.is_final:
@@ -176,38 +182,25 @@ class Trainer:
                 scores["int8"] = evaluate_int8(complete, net)
         return scores
 
-    def _trained(self, trial: Trial, experiment: Experiment, curve: list[list[float]]) -> Net:
-        """Train the student of a trial; its evaluations are added to the curve."""
-        task = self.experiment.task
-        start = 0.0
-
-        def observe(record: dict[str, Any]) -> None:
-            nonlocal start
-            # An epoch without an evaluation has a record, too; so has the teacher.
-            if record["arm"] != trial.method or "validation" not in record:
-                return
-            # A round of pruning counts its steps from 0.
-            if curve and start + record["step"] <= curve[-1][0]:
-                start = curve[-1][0]
-            curve.append([start + record["step"], record["validation"][task.headline]])
-            if is_behind(curve, trial.rivals, task.higher_is_better):
-                raise StopTrial
-
+    def _trained(self, trial: Trial, experiment: Experiment, progress: TrialProgress) -> Net:
+        """Train the student of a trial, whose progress gets its evaluations and steps."""
         with WorkFolder(self.folder) as work:
-            work.on_log = observe
+            work.on_log = progress.observe
             if trial.method == "distilled":
-                return self._distilled(experiment, trial.seed, work)
+                return self._distilled(experiment, trial.seed, work, progress.count)
             evaluator = Evaluator(experiment)
-            fitter = Fitter(work, evaluator, _ignore)
+            fitter = Fitter(work, evaluator, progress.count)
             students = StudentBuilder(experiment.stages, self._teachers(experiment, fitter))
             if experiment.recipe.teacher is not None or experiment.recipe.store is not None:
                 evaluator.teacher_outputs["train"] = self._training_outputs
             net, _ = StagedBaseline(fitter, students).train(trial.method, trial.seed, None)
             return net
 
-    def _distilled(self, experiment: Experiment, seed: int, work: RunFolder) -> Net:
+    def _distilled(
+        self, experiment: Experiment, seed: int, work: RunFolder, on_step: OnStep
+    ) -> Net:
         """Train the distilled student of a recipe."""
-        fitter = Fitter(work, Evaluator(experiment), _ignore)
+        fitter = Fitter(work, Evaluator(experiment), on_step)
         teachers = self._teachers(experiment, fitter)
         students = StudentBuilder(experiment.stages, teachers)
         net, _ = Distillation(experiment.stages, fitter, teachers, students).train(seed)

@@ -112,7 +112,7 @@ def input_fingerprints(experiment: Experiment) -> dict[str, str]:
     with error_context("data"):
         inputs = {
             f"data ({name} split)": sample_digest(getattr(splits, name))
-            for name in _opened_splits(experiment)
+            for name in opened_splits(experiment)
         }
         inputs |= _stage_inputs(experiment)
     return inputs | side_data_fingerprints(experiment) | code_fingerprints(experiment.recipe)
@@ -143,8 +143,7 @@ def _teacher_data_fingerprints(stage: Experiment, path: str) -> dict[str, str]:
         return digests
     teachers = stage.recipe.teachers
     for index, config in enumerate(teachers):
-        has_source = config.data is not None and config.data.name is not None
-        if not has_source or config.ready:
+        if config.ready or not _has_own_data(config):
             continue
         splits = teacher_training_data(stage, config, index).splits
         name = "teacher" if len(teachers) == 1 else f"teacher.{index}"
@@ -202,17 +201,27 @@ def _stage_inputs(experiment: Experiment) -> dict[str, str]:
     return digests
 
 
-def _opened_splits(experiment: Experiment) -> tuple[str, ...]:
+def opened_splits(experiment: Experiment) -> tuple[str, ...]:
     """Return the splits that a run reads.
 
-    Training images are not read where ``data.surrogate`` replaces them.
+    Training images are not read where ``data.surrogate`` replaces them, unless a teacher is trained
+    on them.
+
+    Args:
+        experiment: data and task of the recipe.
     """
-    needs_training = any(
-        not all(spec.ready for spec in stage.recipe.teachers) for stage in experiment.stages
-    )
+    needs_training = False
+    for stage in experiment.stages:
+        for config in stage.recipe.teachers:
+            needs_training = needs_training or not (config.ready or _has_own_data(config))
     if experiment.recipe.data.surrogate is not None and not needs_training:
         return ("validation", "test")
     return ("train", "validation", "test")
+
+
+def _has_own_data(config: TeacherConfig) -> bool:
+    """Whether a teacher is trained on the data of another source than the student."""
+    return config.data is not None and config.data.name is not None
 
 
 def _models(value: Any, path: str) -> Iterator[tuple[str, ModelConfig]]:

@@ -11,7 +11,12 @@ from instil.experiment.experiment import Experiment
 from instil.experiment.sample_digest import sample_digest
 from instil.files.folders import check_folder
 from instil.files.locks import FileLock
-from instil.plan.fingerprints import VERSION_INPUT, code_fingerprints, side_data_fingerprints
+from instil.plan.fingerprints import (
+    VERSION_INPUT,
+    code_fingerprints,
+    opened_splits,
+    side_data_fingerprints,
+)
 from instil.recipe import build, fingerprint
 from instil.recipe.sections import Recipe
 from instil.search.arms import Arm, base_data
@@ -65,10 +70,22 @@ def starting(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def hash_data(experiment: Experiment) -> str:
-    """Return the fingerprint of training and validation samples."""
+def hash_data(experiment: Experiment, arms: Sequence[Arm] = ()) -> str:
+    """Return the fingerprint of the training and validation samples that a search reads.
+
+    Of training images that ``data.surrogate`` replaces, only their number counts.
+
+    Args:
+        experiment: experiment of the recipe of the search.
+        arms: arms of the search, whose teachers may be trained on the training samples.
+    """
     splits = experiment.splits
-    return fingerprint(sample_digest(splits.train), sample_digest(splits.validation))
+    base = base_data(experiment.recipe)
+    recipes = [build(base | arm.changes) for arm in arms if arm.kind == "teacher"]
+    experiments = [experiment, *(replace(experiment, recipe=recipe) for recipe in recipes)]
+    is_read = any("train" in opened_splits(one) for one in experiments)
+    train = sample_digest(splits.train) if is_read else len(splits.train)
+    return fingerprint(train, sample_digest(splits.validation))
 
 
 def hash_recipe(recipe: Recipe) -> str:
@@ -128,7 +145,7 @@ def check_unchanged(state: State, experiment: Experiment, folder: Path) -> None:
     # A search of an earlier version has no fingerprint of the test samples. Final trainings before
     # and after a change of them would be compared on different samples.
     is_other_test = state.test_hash not in ("", hash_test(experiment))
-    if is_other_test or state.data_hash != hash_data(experiment):
+    if is_other_test or state.data_hash != hash_data(experiment, state.arms):
         raise ValueError(
             f"--resume: the data of {folder} have changed since the start of the search. Expected "
             "those of its finished trainings. Restore the data, or start a new search"

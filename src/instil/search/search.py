@@ -187,7 +187,7 @@ def _prepare(trainer: Trainer, settings: Settings, num_jobs: int, console: Conso
         candidates.refused,
         schedule,
         torch.get_num_threads(),
-        hash_data(experiment),
+        hash_data(experiment, arms),
         candidates.early_signals,
         candidates.teacher_costs,
         num_jobs,

@@ -135,7 +135,7 @@ def _trained_section(trainer: Trainer, candidate: TeacherCandidate) -> Section:
     # A search that ended before its first round leaves its assistants, maybe those of other
     # options or data.
     own = replace(trainer.experiment, recipe=recipe)
-    parts = (hash_recipe(recipe), hash_data(trainer.experiment), hash_inputs(own, ()))
+    parts = (hash_recipe(recipe), hash_data(own), hash_inputs(own, ()))
     name = f"{candidate.name}-{fingerprint(*parts)}.safetensors"
     path = trainer.folder / "teachers" / name
     trainer.train_assistant(recipe, path)

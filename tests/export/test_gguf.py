@@ -360,11 +360,11 @@ def opt() -> Net:
         ),
         (
             lambda: student(
-                310, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+                310, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
             ),
             words,
             "f16",
-            "unsupported rotary embedding.* got .*linear",
+            "unsupported rotary embedding.* got .*dynamic",
         ),
         (lambda: without_layers(student(310)), words, "f16", "the model has no layers"),
         (

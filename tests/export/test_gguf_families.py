@@ -32,6 +32,29 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+LINEAR = {"rope_type": "linear", "rope_theta": 50_000.0, "factor": 3.0}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 50_000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 100,
+}
+SCALINGS = [
+    ("llama", LINEAR),
+    ("llama", YARN),
+    ("mistral", YARN | {"rope_theta": 10_000.0}),
+    ("qwen2", LINEAR),
+    ("qwen2", YARN | {"factor": 2.5, "original_max_position_embeddings": 160}),
+    ("qwen3", LINEAR),
+    ("qwen3", YARN),
+    (
+        "gemma3_text",
+        {
+            "full_attention": LINEAR | {"factor": 8.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        },
+    ),
+]
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"rope_parameters": LLAMA3, "tie_word_embeddings": True},
     "mistral": {"sliding_window": None},
@@ -143,8 +166,27 @@ def test_the_file_read_back_has_the_logits_of_the_student(
 @llama_cpp.needed
 @pytest.mark.parametrize("family", FAMILIES)
 def test_llama_cpp_computes_the_same_logits(family: str, tmp_path: Path) -> None:
+    check_logits(family, {}, tmp_path)
+
+
+@llama_cpp.needed
+@pytest.mark.parametrize(("family", "rope"), SCALINGS)
+def test_llama_cpp_scales_rotary_frequencies_identically(
+    family: str, rope: dict[str, Any], tmp_path: Path
+) -> None:
+    again, net = check_logits(family, {"rope_parameters": rope}, tmp_path)
+    model: Any = net.model
+    assert again.config.rope_parameters == model.config.rope_parameters
+    ids = list(range(2, 200))
+    assert torch.equal(log_p(Net(again, call), ids), log_p(net, ids))
+    unscaled = student(family, model.config.vocab_size)
+    assert (log_p(unscaled, ids) - log_p(net, ids)).abs().max() > 0.02
+
+
+def check_logits(family: str, changed: dict[str, Any], tmp_path: Path) -> tuple[Any, Net]:
+    """Compare a student with llama.cpp; return the file read back, and the student."""
     tokenizer = words(splitting("qwen2" if family.startswith("qwen") else "llama-bpe"))
-    net = student(family, tokenizer.inner.get_vocab_size())
+    net = student(family, tokenizer.inner.get_vocab_size(), **changed)
     ids = tokenizer.encode(TEXT * 3)[0][:200]
     to_gguf(net, batch_of(ids), tmp_path / "student.gguf", tokenizer, "f32")
     with llama_cpp.serving(tmp_path / "student.gguf", exact=True) as url:
@@ -152,13 +194,16 @@ def test_llama_cpp_computes_the_same_logits(family: str, tmp_path: Path) -> None
         completion = llama_cpp.request(
             url, "/v1/completions", prompt=TEXT, max_tokens=8, temperature=0
         )["choices"][0]["text"]
-    round_activations(net)
+    again = gguf(str(tmp_path / "student.gguf"))
+    for one in (net, Net(again, call)):
+        round_activations(one)
     expected = log_p(net, ids)
     assert torch.equal(expected.argmax(-1), top.indices[:, 0].long())
     differences = (expected.gather(-1, top.indices.long()) - top.values).abs()
     assert differences.max() < (4e-3 if family == "gemma3_text" else 1e-3)
     start = tokenizer.encode(TEXT)[0]
     assert completion == tokenizer.decode(goes_on(net, start, 8)[len(start) :])
+    return again, net
 
 
 @llama_cpp.needed
@@ -192,7 +237,14 @@ def test_a_composing_tokenizer_is_written_with_a_warning(tmp_path: Path) -> None
     ("family", "changed", "message"),
     [
         ("mistral", {"sliding_window": 64}, "Expected no sliding_window, got 64 for 400 positions"),
-        ("qwen2", {"rope_parameters": LLAMA3}, "Expected the type default on all dimensions"),
+        ("qwen2", {"rope_parameters": LLAMA3}, "the type default or linear or yarn on all dim"),
+        (
+            "llama",
+            {"rope_parameters": YARN | {"attention_factor": 1.0}},
+            "unsupported yarn scaling of rotary frequencies. Expected a factor",
+        ),
+        ("qwen3", {"rope_parameters": YARN | {"beta_fast": 16.0}}, "unsupported yarn scaling"),
+        ("llama", {"rope_parameters": LINEAR | {"factor": 0.5}}, "Expected a factor of at least 1"),
         ("qwen2", {"head_dim": 32}, "head_dim to be 64, got 128"),
         ("gemma3_text", {"query_pre_attn_scalar": 16}, "this query_pre_attn_scalar. Expected 32"),
         ("gemma3_text", {"layer_types": ["full_attention"] * 7}, "does not have this layer_types"),
@@ -226,6 +278,7 @@ def test_tensors_and_scalings_that_are_not_read_raise(tmp_path: Path) -> None:
     tokenizer = words()
     net = student("llama", tokenizer.size)
     to_gguf(net, batch_of([1, 2]), tmp_path / "student.gguf", tokenizer, "f32")
+    kinds = library.RopeScalingType
     for name, add, message in (
         (
             "bias",
@@ -234,8 +287,18 @@ def test_tensors_and_scalings_that_are_not_read_raise(tmp_path: Path) -> None:
         ),
         (
             "scaling",
-            lambda writer: writer.add_rope_scaling_type(library.RopeScalingType.YARN),
-            "llama.rope.scaling.type: unsupported scaling .* Expected none, got yarn",
+            lambda writer: writer.add_rope_scaling_type(kinds.LONGROPE),
+            "llama.rope.scaling.type: unsupported scaling .* Expected none or .*, got longrope",
+        ),
+        (
+            "two_scalings",
+            lambda writer: writer.add_rope_scaling_factor(2.0),
+            "two scalings of rotary frequencies.* got both .linear.",
+        ),
+        (
+            "attention",
+            lambda writer: writer.add_rope_scaling_attn_factors(2.0),
+            r"llama.rope.scaling.attn_factor: unsupported value. Expected 1\.0, got 2\.0",
         ),
     ):
         _copy(library, tmp_path / "student.gguf", tmp_path / f"{name}.gguf", add)

@@ -176,7 +176,7 @@ def test_a_store_of_another_teacher_or_other_data_is_refused_with_the_difference
 def test_a_store_of_another_version_of_the_outputs_is_refused(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instil.experiment.stored_teacher.OUTPUTS_VERSION", 2)
+    monkeypatch.setattr("instil.experiment.stored_teacher.OUTPUTS_VERSION", -1)
     message = "store.path: .*: another version of instil, which computes other outputs, made"
     with pytest.raises(ValueError, match=message):
         doctor_of(stored(store, *VIEWS))

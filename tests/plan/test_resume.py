@@ -166,7 +166,7 @@ def test_changed_data_and_code_are_noticed(tmp_path: Path, monkeypatch: pytest.M
         run_of(one, tmp_path / "run", resume=True)
     arrays(tmp_path / "d.npz", 0)
     with monkeypatch.context() as patch:
-        patch.setattr("instil.plan.fingerprints.OUTPUTS_VERSION", 2)
+        patch.setattr("instil.plan.fingerprints.OUTPUTS_VERSION", -1)
         with pytest.raises(ValueError, match="outputs of this version of instil: changed since"):
             run_of(one, tmp_path / "run", resume=True)
     state = tmp_path / "run/checkpoint/run.json"

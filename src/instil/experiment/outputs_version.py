@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-OUTPUTS_VERSION = 1
+OUTPUTS_VERSION = 2
 """Raised with each change of the package after which a teacher has other outputs or weights.
 
 Examples are another normalisation of the inputs, other masks, a repaired network or training.

@@ -11,6 +11,7 @@ from instil.networks.gguf_configuration import LOCAL_THETA, layer_types, query_s
 from instil.networks.gguf_family import Family, family_of
 from instil.networks.gguf_layout import to_llama_cpp
 from instil.networks.gguf_rotary import FACTORS, frequency_factors
+from instil.networks.gguf_scaling import add_scaling, check_scaling
 
 ACTIVATIONS = ("hidden_activation", "activation_function", "hidden_act")
 """Names of the option of the activation in transformers."""
@@ -91,11 +92,11 @@ def _check_windows(config: Any, family: Family) -> None:
     }
     _check_options(config, expected)
     ropes = config.rope_parameters
+    check_scaling(ropes["full_attention"], family.rotary_types)
     local = ropes["sliding_attention"]
-    is_default = all(rope["rope_type"] == "default" for rope in ropes.values())
-    if not is_default or local["rope_theta"] != LOCAL_THETA:
+    if local["rope_type"] != "default" or local["rope_theta"] != LOCAL_THETA:
         raise ValueError(
-            "gguf: unsupported rotary embedding. Expected the type default, with rope_theta "
+            "gguf: unsupported rotary embedding. Expected the type default with rope_theta "
             f"{LOCAL_THETA:g} for sliding_attention, got rope_parameters {ropes}"
         )
 
@@ -111,13 +112,7 @@ def _check_heads(model: Any, family: Family) -> None:
 
 
 def _check_rotary(config: Any, family: Family) -> None:
-    rope = config.rope_parameters
-    types = ("default", "llama3") if family.model_type == "llama" else ("default",)
-    if rope["rope_type"] not in types or rope.get("partial_rotary_factor", 1) != 1:
-        raise ValueError(
-            f"gguf: unsupported rotary embedding. Expected the type {' or '.join(types)} on all "
-            f"dimensions of a head, got rope_parameters {rope}"
-        )
+    check_scaling(config.rope_parameters, family.rotary_types)
     window = getattr(config, "sliding_window", None)
     if window is not None and window < config.max_position_embeddings:
         raise ValueError(
@@ -156,6 +151,7 @@ def add_config(writer: Any, model: Any, family: Family) -> None:
         writer.add_sliding_window(config.sliding_window)
         rope = rope["full_attention"]
     writer.add_rope_freq_base(rope["rope_theta"])
+    add_scaling(writer, rope)
 
 
 def iter_weights(model: Any, family: Family) -> Iterator[tuple[str, Tensor]]:

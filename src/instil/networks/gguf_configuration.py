@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.networks.gguf_family import Family
+from instil.networks.gguf_scaling import read_scaling
 
 LOCAL_THETA = 10_000.0
 """Base of the rotary frequencies in layers of Gemma 3 that attend to a window."""
@@ -28,20 +29,17 @@ def gguf_configuration(reader: Any, family: Family, path: Path) -> Any:
     from transformers import AutoConfig
 
     name = family.model_type
-    scaling = _value(reader, f"{name}.rope.scaling.type", "none")
-    if scaling != "none":
-        raise ValueError(
-            f"{path}: {name}.rope.scaling.type: unsupported scaling of rotary frequencies. "
-            f"Expected none, got {scaling}"
-        )
+    scaling = read_scaling(
+        lambda key: _value(reader, f"{name}.{key}"), family.rotary_types, name, path
+    )
     sizes = _sizes(reader, family, path)
     options = (
         {"layer_norm_epsilon": _value(reader, f"{name}.attention.layer_norm_epsilon")}
         if family.learns_positions
-        else _rotary_options(reader, family)
+        else _rotary_options(reader, family, scaling)
     )
     if family.window_period:
-        options |= _window_options(reader, family, sizes, path)
+        options |= _window_options(reader, family, sizes, scaling, path)
     try:
         return AutoConfig.for_model(
             family.config_type or name,
@@ -57,17 +55,17 @@ def gguf_configuration(reader: Any, family: Family, path: Path) -> Any:
         raise ValueError(f"{path} describes no model of the family {name}: {error}") from error
 
 
-def _rotary_options(reader: Any, family: Family) -> dict[str, Any]:
+def _rotary_options(reader: Any, family: Family, scaling: dict[str, Any]) -> dict[str, Any]:
     name = family.model_type
     theta = float(_value(reader, f"{name}.rope.freq_base", 10_000.0))
     return {
         "rms_norm_eps": _value(reader, f"{name}.attention.layer_norm_rms_epsilon"),
-        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        "rope_parameters": scaling | {"rope_theta": theta},
     }
 
 
 def _window_options(
-    reader: Any, family: Family, sizes: dict[str, int], path: Path
+    reader: Any, family: Family, sizes: dict[str, int], scaling: dict[str, Any], path: Path
 ) -> dict[str, Any]:
     """Options of layers that attend to a window, in the order that llama.cpp assumes."""
     name = family.model_type
@@ -88,7 +86,7 @@ def _window_options(
         "layer_types": layer_types(sizes["num_hidden_layers"], family.window_period),
         "query_pre_attn_scalar": query_scalar(sizes),
         "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": theta},
+            "full_attention": scaling | {"rope_theta": theta},
             "sliding_attention": {"rope_type": "default", "rope_theta": LOCAL_THETA},
         },
     }

@@ -67,6 +67,8 @@ class Family:
         has_shifted_norms: whether transformers stores the scales of norms minus one.
         window_period: distance of the layers that attend to the whole text; the others attend to a
             window. 0 if there are no windows.
+        rotary_types: types of rotary embeddings that both transformers and llama.cpp have; with
+            windows, those of the layers that attend to the whole text.
     """
 
     model_type: str
@@ -82,6 +84,7 @@ class Family:
     transposed: tuple[str, ...] = ()
     has_shifted_norms: bool = False
     window_period: int = 0
+    rotary_types: tuple[str, ...] = ("default", "linear", "yarn")
 
     def name_in_transformers(self, name: str) -> str | None:
         """Name of a tensor in transformers; None for one that the family does not have."""
@@ -115,7 +118,12 @@ class Family:
 FAMILIES = {
     family.model_type: family
     for family in (
-        Family("llama", ("LlamaForCausalLM", "MistralForCausalLM"), rotates_neighbours=True),
+        Family(
+            "llama",
+            ("LlamaForCausalLM", "MistralForCausalLM"),
+            rotates_neighbours=True,
+            rotary_types=("default", "linear", "yarn", "llama3"),
+        ),
         Family(
             "qwen2",
             ("Qwen2ForCausalLM",),
@@ -131,6 +139,7 @@ FAMILIES = {
             activation="gelu_pytorch_tanh",
             has_shifted_norms=True,
             window_period=6,
+            rotary_types=("default", "linear"),
         ),
         Family(
             "gpt2",
@@ -142,6 +151,7 @@ FAMILIES = {
             heads_fill_width=True,
             learns_positions=True,
             transposed=GPT2_LINEAR,
+            rotary_types=("default",),
         ),
     )
 }

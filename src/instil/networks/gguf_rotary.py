@@ -23,15 +23,15 @@ def frequency_factors(config: Any) -> Tensor | None:
     """Return the numbers by which the rotary frequencies of a model are divided.
 
     Args:
-        config: configuration of the model, with the rotary type ``default`` or ``llama3``.
+        config: configuration of the model.
 
     Returns:
-        Factors (head_dim / 2), or None for the type ``default``.
+        Factors (head_dim / 2) of the type ``llama3``, or None for the others.
     """
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     rope = config.rope_parameters
-    if rope["rope_type"] == "default":
+    if rope["rope_type"] != "llama3":
         return None
     scaled, _ = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, torch.device("cpu"))
     exponents = torch.arange(len(scaled), dtype=torch.float32) / len(scaled)
@@ -48,9 +48,15 @@ def set_frequency_factors(config: Any, factors: Tensor, path: Path) -> None:
         path: file, for the message.
 
     Raises:
-        ValueError: for factors that are not those of Llama 3.
+        ValueError: for factors that are not those of Llama 3, and for a second scaling.
     """
-    theta = config.rope_parameters["rope_theta"]
+    rope = config.rope_parameters
+    if rope["rope_type"] != "default":
+        raise ValueError(
+            f"{path}: two scalings of rotary frequencies. Expected {FACTORS} or "
+            f"rope.scaling.type, got both ({rope['rope_type']})"
+        )
+    theta = rope["rope_theta"]
     config.rope_parameters = LLAMA3 | {"factor": float(factors.max()), "rope_theta": theta}
     expected = frequency_factors(config)
     if (

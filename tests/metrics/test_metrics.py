@@ -176,6 +176,30 @@ def test_error_rates_of_sequences() -> None:
     assert value_of(CharacterErrorRate(), ({"logits": exact}, {"label": label[:1]})) == 0
 
 
+@pytest.mark.parametrize(
+    ("outputs", "batch", "message"),
+    [
+        ({}, {"valid": torch.ones(3)}, r"valid: wrong .* Expected \(3, 5\), got \(3,\)"),
+        ({}, {"valid": torch.ones(3, 1)}, r"valid: wrong .* Expected \(3, 5\), got \(3, 1\)"),
+        ({}, {"valid": torch.ones(2, 5)}, r"valid: wrong .* Expected \(3, 5\), got \(2, 5\)"),
+        (
+            {"frame_length": torch.tensor([5, 4])},
+            {},
+            r"frame_length: .* Expected \(3,\), got \(2,\)",
+        ),
+        ({}, {"label": torch.ones(2, 2)}, r"labels \(2, 2\)\. Expected logits \(N, T, C\)"),
+    ],
+)
+def test_sequences_of_wrong_shapes_raise(
+    outputs: dict[str, Tensor], batch: dict[str, Tensor], message: str
+) -> None:
+    label = torch.ones(3, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=message):
+        CharacterErrorRate(0).update(
+            {"logits": torch.randn(3, 5, 4)} | outputs, {"label": label} | batch
+        )
+
+
 def test_equal_error_rate() -> None:
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(40) % 4

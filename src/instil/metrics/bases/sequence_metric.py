@@ -44,13 +44,8 @@ class SequenceMetric(Metric):
         self._labels: list[str] = []
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        logits = outputs["logits"].detach()
-        if logits.ndim != 3 or batch["label"].ndim != 2:
-            raise ValueError(
-                f"logits {tuple(logits.shape)} and labels {tuple(batch['label'].shape)}. Expected "
-                "logits (N, T, C) and labels (N, L)"
-            )
-        symbols = logits.argmax(-1).cpu()
+        _check_shapes(outputs, batch)
+        symbols = outputs["logits"].detach().argmax(-1).cpu()
         valid = batch.get("valid", torch.ones_like(symbols)).bool().cpu()
         if "frame_length" in outputs:
             length = outputs["frame_length"].cpu()[:, None]
@@ -84,3 +79,18 @@ class SequenceMetric(Metric):
     @abstractmethod
     def error_rate(self, predictions: list[str], labels: list[str]) -> float:
         """Return the edit distance per symbol or word of the labels."""
+
+
+def _check_shapes(outputs: Outputs, batch: Batch) -> None:
+    logits, label = tuple(outputs["logits"].shape), tuple(batch["label"].shape)
+    if len(logits) != 3 or len(label) != 2 or logits[0] != label[0]:
+        raise ValueError(
+            f"logits {logits} and labels {label}. Expected logits (N, T, C) and labels (N, L)"
+        )
+    expected = {"valid": (batch, logits[:2]), "frame_length": (outputs, logits[:1])}
+    for name, (source, shape) in expected.items():
+        if name in source and tuple(source[name].shape) != shape:
+            raise ValueError(
+                f"{name}: wrong shape for logits {logits}. Expected {shape}, got "
+                f"{tuple(source[name].shape)}"
+            )

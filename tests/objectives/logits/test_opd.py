@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Objectives
+from instil.generation.sampling import sample_tokens
 from instil.objectives.logits.forward_kl import forward_kl_loss
 from instil.objectives.logits.opd import OPD, opd_loss, prefix_weights
 from instil.objectives.logits.reverse_kl import reverse_kl_loss
@@ -33,6 +34,24 @@ def test_expected_gradients_of_the_estimators_k1_k2_and_k3() -> None:
     k3 = torch.autograd.grad((chance * ((-gap).exp() - 1 + gap)).sum(), student)[0]
     torch.testing.assert_close(k3, forward)
     assert (forward - reverse).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.0, 0.8), (0.7, 1.0)])
+def test_its_expected_gradient_needs_samples_from_all_tokens_at_temperature_one(
+    temperature: float, top_p: float
+) -> None:
+    student = torch.tensor([2.0, 1.0, 0.0, -1.0]).requires_grad_()
+    teacher = student.detach().flip(0)
+    # The tokens of evenly spaced numbers have the frequencies of the sampling distribution.
+    numbers = (torch.arange(4000) + 0.5) / 4000
+    tokens, _ = sample_tokens(student.detach().expand(4000, -1), numbers, temperature, top_p)
+    loss = opd_loss(student.expand(4000, -1), teacher.expand(4000, -1), tokens)
+    difference = (
+        torch.autograd.grad(loss, student)[0]
+        - torch.autograd.grad(reverse_kl_loss(student, teacher), student)[0]
+    )
+    is_exact = (temperature, top_p) == (1, 1)
+    assert difference.abs().max() < 2e-3 if is_exact else difference.abs().max() > 0.05
 
 
 def test_it_equals_the_policy_gradient_with_decreasing_weights() -> None:

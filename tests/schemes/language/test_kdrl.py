@@ -152,8 +152,9 @@ def test_a_prompt_with_the_beginning_of_an_answer_leaves_the_reward_of_the_rest(
 
 
 def test_wrong_options_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"scheme\.sampling: .* Expected temperature 1"):
-        KDRL(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, sampling=Sampling(0.5))
+    for sampling in (Sampling(0.5), Sampling(top_p=0.9)):
+        with pytest.raises(ValueError, match=r"scheme\.sampling: .* Expected temperature 1"):
+            KDRL(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, sampling=sampling)
     command = ["llama-server", "-m", "{file}"]
     server = Rollouts(server="llama_cpp", url="http://127.0.0.1:9", folder="x", command=command)
     with pytest.raises(ValueError, match=r"scheme\.rollouts\.server: .* the loss policy needs"):

@@ -118,5 +118,9 @@ def test_each_objective_is_computed_on_its_text() -> None:
 
 
 def test_sampling_from_another_distribution_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"Expected temperature 1 and top_p 1, got 0\.7 and 1\.0"):
-        MiniLLM(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, sampling=Sampling(0.7))
+    for sampling, values in (
+        (Sampling(0.7), r"0\.7 and 1\.0"),
+        (Sampling(top_p=0.9), r"1.* and 0\.9"),
+    ):
+        with pytest.raises(ValueError, match=f"Expected temperature 1 and top_p 1, got {values}"):
+            MiniLLM(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, sampling=sampling)

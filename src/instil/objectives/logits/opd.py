@@ -123,8 +123,9 @@ class OPD(TokenObjective):
         use="On text of the student, if the teacher only returns the probability of each "
         "written token. With whole distributions, reverse_kl is the same loss without the noise.",
         pitfalls="Use it only with the scheme on_policy, whose texts are all sampled by the "
-        "student. On given text it is not a divergence, and it lowers the student's probability "
-        "of a label to the teacher's.",
+        "student, at temperature 1 from all tokens. With another temperature or with top_p below "
+        "1, the expected gradient is not that of the reverse KL. On given text it is not a "
+        "divergence, and it lowers the student's probability of a label to the teacher's.",
     )
 
     def __init__(

@@ -141,8 +141,8 @@ class MiniLLM(GenerativeScheme):
         deviations="Each text is used for one update; the paper uses several. The reward of a "
         "token is not part of its own advantage (Eq. 5); in the authors' code it is. Their code "
         "also discounts by 0.95 and whitens advantages over the batch, which would make the result "
-        "depend on how the batch is split. The single-step part has no importance weight, as in "
-        "the authors' code.",
+        "depend on how the batch is split. Texts are sampled at temperature 1 from all tokens, as "
+        "in their scripts. The single-step part has no importance weight, as in their code.",
     )
 
     def __init__(

@@ -13,6 +13,7 @@ from typing_extensions import Doc
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update, side_effect_free
 from instil.generation.options import Sampling, SamplingOption
 from instil.generation.sampling import sample_tokens
+from instil.schemes.bases.rollouts import ratios
 from instil.schemes.bases.writer import GenerativeScheme
 
 
@@ -110,6 +111,12 @@ class Speculative(GenerativeScheme):
             objectives,
             sampling,
         )
+        if ratios(self.objectives):
+            raise ValueError(
+                "scheme: truncated_importance needs the distribution that a token is sampled from. "
+                "Expected texts of one network, got texts of student and teacher. Leave out "
+                "sample_weight, or use on_policy"
+            )
         self.top_k = top_k
 
     def before_step(self, batch: Batch) -> Batch:

@@ -39,6 +39,13 @@ YARN = {
     "factor": 4.0,
     "original_max_position_embeddings": 100,
 }
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 50_000.0,
+    "short_factor": [1.0] * 8,
+    "long_factor": [2.0] * 8,
+    "original_max_position_embeddings": 400,
+}
 SCALINGS = [
     ("llama", LINEAR),
     ("llama", YARN),
@@ -60,6 +67,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": None},
     "qwen2": {"head_dim": 16},
     "qwen3": {"tie_word_embeddings": True},
+    "phi3": {
+        "sliding_window": None,
+        "head_dim": 16,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+    },
     "gemma3_text": {
         "rope_parameters": {
             "full_attention": DEFAULT,
@@ -246,6 +260,13 @@ def test_a_composing_tokenizer_is_written_with_a_warning(tmp_path: Path) -> None
         ("qwen3", {"rope_parameters": YARN | {"beta_fast": 16.0}}, "unsupported yarn scaling"),
         ("llama", {"rope_parameters": LINEAR | {"factor": 0.5}}, "Expected a factor of at least 1"),
         ("qwen2", {"head_dim": 32}, "head_dim to be 64, got 128"),
+        ("phi3", {"sliding_window": 64}, "Expected no sliding_window, got 64 for 400 positions"),
+        ("phi3", {"rope_parameters": LONGROPE}, "Expected the type default on all dimensions"),
+        (
+            "phi3",
+            {"rope_parameters": DEFAULT | {"partial_rotary_factor": 0.5}},
+            "Expected the type default on all dimensions",
+        ),
         ("gemma3_text", {"query_pre_attn_scalar": 16}, "this query_pre_attn_scalar. Expected 32"),
         ("gemma3_text", {"layer_types": ["full_attention"] * 7}, "does not have this layer_types"),
         (
@@ -306,10 +327,28 @@ def test_tensors_and_scalings_that_are_not_read_raise(tmp_path: Path) -> None:
             gguf(str(tmp_path / f"{name}.gguf"))
 
 
-def _copy(library: Any, source: Path, target: Path, add: Callable[[Any], None]) -> None:
+def test_a_window_of_phi3_is_not_read(tmp_path: Path) -> None:
+    library = pytest.importorskip("gguf")
+    tokenizer = words()
+    net = student("phi3", tokenizer.size)
+    to_gguf(net, batch_of([1, 2]), tmp_path / "student.gguf", tokenizer, "f32")
+    _copy(
+        library,
+        tmp_path / "student.gguf",
+        tmp_path / "window.gguf",
+        lambda writer: writer.add_sliding_window(64),
+        "phi3",
+    )
+    with pytest.raises(ValueError, match=r"unsupported window\. Expected at least the 400 pos"):
+        gguf(str(tmp_path / "window.gguf"))
+
+
+def _copy(
+    library: Any, source: Path, target: Path, add: Callable[[Any], None], family: str = "llama"
+) -> None:
     """Copy a GGUF file with an addition."""
     reader = library.GGUFReader(source)
-    writer = library.GGUFWriter(target, "llama")
+    writer = library.GGUFWriter(target, family)
     for field in reader.fields.values():
         if field.name.startswith("GGUF.") or field.name == "general.architecture":
             continue

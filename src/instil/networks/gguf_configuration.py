@@ -38,6 +38,8 @@ def gguf_configuration(reader: Any, family: Family, path: Path) -> Any:
         if family.learns_positions
         else _rotary_options(reader, family, scaling)
     )
+    if family.has_fused_parts:
+        _check_no_window(reader, name, sizes["max_position_embeddings"], path)
     if family.window_period:
         options |= _window_options(reader, family, sizes, scaling, path)
     try:
@@ -53,6 +55,15 @@ def gguf_configuration(reader: Any, family: Family, path: Path) -> Any:
     except Exception as error:
         # transformers raises errors of many types for a wrong configuration.
         raise ValueError(f"{path} describes no model of the family {name}: {error}") from error
+
+
+def _check_no_window(reader: Any, name: str, num_positions: int, path: Path) -> None:
+    window = _value(reader, f"{name}.attention.sliding_window") or num_positions
+    if window < num_positions:
+        raise ValueError(
+            f"{path}: {name}.attention.sliding_window: unsupported window. Expected at least the "
+            f"{num_positions} positions of the model, got {window}"
+        )
 
 
 def _rotary_options(reader: Any, family: Family, scaling: dict[str, Any]) -> dict[str, Any]:
@@ -149,11 +160,23 @@ def _sizes(reader: Any, family: Family, path: Path) -> dict[str, Any]:
         head_dim = count("attention.key_length", width // heads)
         key_heads = count("attention.head_count_kv", heads)
         sizes |= {"num_key_value_heads": key_heads, "head_dim": head_dim}
-        described["blk.0.attn_q.weight"] = [width, heads * head_dim]
-        described["blk.0.attn_k.weight"] = [width, key_heads * head_dim]
+        described |= _shapes(family, sizes, count("feed_forward_length"))
     _check_sizes(reader, described, path)
     _check_layers(reader, name, sizes["num_hidden_layers"], path)
     return sizes
+
+
+def _shapes(family: Family, sizes: dict[str, int], inner: int) -> dict[str, list[int]]:
+    """Shapes of the first layer of a family with rotary embeddings."""
+    width = sizes["hidden_size"]
+    queries = sizes["num_attention_heads"] * sizes["head_dim"]
+    keys = sizes["num_key_value_heads"] * sizes["head_dim"]
+    if family.has_fused_parts:
+        return {
+            "blk.0.attn_qkv.weight": [width, queries + 2 * keys],
+            "blk.0.ffn_up.weight": [width, 2 * inner],
+        }
+    return {"blk.0.attn_q.weight": [width, queries], "blk.0.attn_k.weight": [width, keys]}
 
 
 def _check_sizes(reader: Any, described: dict[str, list[int]], path: Path) -> None:

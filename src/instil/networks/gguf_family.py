@@ -29,6 +29,10 @@ GEMMA3_PARTS = {
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 """Parts of Gemma 3 that differ from those of other families."""
+PHI3_PARTS = {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
+"""Parts of Phi-3 that are one matrix instead of several in other families."""
+SPLIT_PARTS = ("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up")
+"""Parts of other families that Phi-3 does not have."""
 GPT2_PARTS = {
     "token_embd": "transformer.wte",
     "position_embd": "transformer.wpe",
@@ -69,6 +73,8 @@ class Family:
             window. 0 if there are no windows.
         rotary_types: types of rotary embeddings that both transformers and llama.cpp have; with
             windows, those of the layers that attend to the whole text.
+        has_fused_parts: whether queries, keys and values are one matrix, and so are the two inputs
+            of the feed-forward layer.
     """
 
     model_type: str
@@ -85,6 +91,7 @@ class Family:
     has_shifted_norms: bool = False
     window_period: int = 0
     rotary_types: tuple[str, ...] = ("default", "linear", "yarn")
+    has_fused_parts: bool = False
 
     def name_in_transformers(self, name: str) -> str | None:
         """Name of a tensor in transformers; None for one that the family does not have."""
@@ -131,6 +138,14 @@ FAMILIES = {
             heads_fill_width=True,
         ),
         Family("qwen3", ("Qwen3ForCausalLM",), PARTS | HEAD_NORMS),
+        Family(
+            "phi3",
+            ("Phi3ForCausalLM",),
+            {name: PARTS[name] for name in PARTS if name not in SPLIT_PARTS} | PHI3_PARTS,
+            heads_fill_width=True,
+            has_fused_parts=True,
+            rotary_types=("default",),
+        ),
         Family(
             "gemma3",
             ("Gemma3ForCausalLM",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,9 @@ def student(family: str, vocabulary: int, **changed: Any) -> Net:
         "pad_token_id": None,
     }
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(family, **sizes | FAMILIES[family] | changed)
+    # A copy, because configurations add entries to their rotary parameters.
+    options = copy.deepcopy(sizes | FAMILIES[family] | changed)
+    config = transformers.AutoConfig.for_model(family, **options)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     for parameter in model.parameters():
         mean = 1.0 if parameter.ndim == 1 else 0.0

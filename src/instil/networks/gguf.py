@@ -21,7 +21,7 @@ MISSING = 'a GGUF file needs the package {}: pip install "instil[text]"'
 
 
 def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Module:
-    """Load a model of the families Llama, Mistral, Qwen 2, Qwen 3, Gemma 3 and GPT-2.
+    """Load a model of the families Llama, Mistral, Qwen 2, Qwen 3, Gemma 3, Phi-3 and GPT-2.
 
     Weights of any quantisation become float32.
 

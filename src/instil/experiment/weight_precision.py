@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from instil.networks.valueless import to_float32
 from instil.recipe.sections import ModelConfig, TeacherConfig
 
 HALF = (torch.float16, torch.bfloat16)
@@ -35,4 +36,4 @@ def in_training_precision(model: nn.Module, config: ModelConfig) -> nn.Module:
     if "dtype" in config.options or not hasattr(model, "save_pretrained"):
         return model
     has_half = any(parameter.dtype in HALF for parameter in model.parameters())
-    return model.float() if has_half else model
+    return to_float32(model) if has_half else model

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 _MODE: ContextVar[FakeTensorMode | None] = ContextVar("valueless", default=None)
@@ -31,3 +32,27 @@ def construction() -> Iterator[None]:
     mode = _MODE.get()
     with contextlib.nullcontext() if mode is None else mode:
         yield
+
+
+def to_float32(model: nn.Module) -> nn.Module:
+    """Convert the weights and buffers of a network to float32, in place.
+
+    ``nn.Module.float`` swaps fake tensors, which fails while their mode refers to them. Here the
+    network gets new parameters. Shared parameters stay shared.
+
+    Args:
+        model: network, with or without values.
+    """
+    if _MODE.get() is None:
+        return model.float()
+    converted: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters("", False, False)):
+            if parameter not in converted:
+                weight = parameter.float() if parameter.is_floating_point() else parameter
+                converted[parameter] = nn.Parameter(weight.detach(), parameter.requires_grad)
+            setattr(module, name, converted[parameter])
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_floating_point():
+                setattr(module, name, buffer.float())
+    return model

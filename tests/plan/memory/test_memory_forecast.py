@@ -193,6 +193,21 @@ def test_shards_that_training_refuses_are_not_proposed() -> None:
         assert [layout.is_sharded for layout in layouts] == is_sharded
 
 
+def test_a_folder_with_a_configuration_in_bfloat16_is_enough(folder: Path, tmp_path: Path) -> None:
+    config = config_of("llama", dtype="bfloat16", tie_word_embeddings=True)
+    tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    recipe = recipe_of(folder)
+    tied = {"config": config_of("llama", tie_word_embeddings=True)}
+    rows = []
+    for changes in ({"options": {"path": str(tmp_path)}}, {"options": tied}):
+        own = recipe.model_copy(update={"student": recipe.student.model_copy(update=changes)})
+        forecast = MemoryForecast(own, ranks=2)
+        assert {weight.dtype for weight in forecast.scheme.parameters()} == {torch.float32}
+        rows.append(forecast.of_rank(Layout(2, True, False)))
+    assert rows[0] == rows[1]
+
+
 def test_sharded_weights_in_bfloat16(folder: Path) -> None:
     half = MemoryForecast(recipe_of(folder, precision="bfloat16"), ranks=2)
     whole, sharded, whole_checkpointed, checkpointed = half.layouts()

@@ -1,6 +1,7 @@
 """Training of families of language models, on the ranks of this process group.
 
-``test_families_on_ranks.py`` starts this module on two and on four processes.
+``test_families_on_ranks.py`` starts this module on two and on four processes, with the share of
+texts that the student writes, and ``sharded`` or ``replicated``.
 """
 
 from __future__ import annotations
@@ -54,16 +55,16 @@ def teacher_of(family: str) -> Net:
     return Net(model, call)
 
 
-def scheme_of(family: str, is_adapted: bool) -> Scheme:
-    """Scheme whose steps have texts of the data or of the student."""
+def scheme_of(family: str, is_adapted: bool, share: float) -> Scheme:
+    """Scheme whose student writes the texts of a share of the steps."""
     student = Net(student_of(family, is_adapted), call)
-    return OnPolicy(student, Frozen(teacher_of(family)), {"jsd": JSD()}, 0.5, SAMPLING)
+    return OnPolicy(student, Frozen(teacher_of(family)), {"jsd": JSD()}, share, SAMPLING)
 
 
-def trained(scheme: Scheme) -> Tensor:
+def trained(scheme: Scheme, is_sharded: bool) -> Tensor:
     """Return all trained weights after all steps."""
     scheme.prepare(prompts(99, SIZE))
-    engine = Engine("cpu", shard=True, clip=1.0)
+    engine = Engine("cpu", shard=is_sharded, clip=1.0)
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.1, "momentum": 0.9}))
     scheme.train()
     for step in range(STEPS):
@@ -81,12 +82,12 @@ def trained(scheme: Scheme) -> Tensor:
     return torch.cat([p.detach().flatten() for p in student.parameters() if p.requires_grad])
 
 
-def all_trained() -> dict[str, Tensor]:
+def all_trained(share: float, is_sharded: bool) -> dict[str, Tensor]:
     """Return the weights of the students of all families, whole and with adapters."""
     weights = {}
     for family in FAMILIES:
-        weights[family] = trained(scheme_of(family, is_adapted=False))
-        weights[f"{family} with adapters"] = trained(scheme_of(family, is_adapted=True))
+        for name, is_adapted in ((family, False), (f"{family} with adapters", True)):
+            weights[name] = trained(scheme_of(family, is_adapted, share), is_sharded)
     return weights
 
 
@@ -94,7 +95,7 @@ def main() -> None:
     """Train all students, and write their weights."""
     # The first engine joins the processes.
     Engine("cpu")
-    ends = all_trained()
+    ends = all_trained(float(sys.argv[2]), sys.argv[3] == "sharded")
     if rank() == 0:
         torch.save(ends, Path(sys.argv[1]))
 

@@ -164,7 +164,9 @@ def read(path: Path) -> list[Study]:
     """Read the studies of a file, or of the folder of a search."""
     path = path / "search.json" if path.is_dir() else path
     content = json.loads(path.read_text(encoding="utf-8"))
-    source = path.parent.name if path.name == "search.json" else f"benchmarks/{path.name}"
+    source = path.parent.name
+    if path.name != "search.json":
+        source = path.resolve().relative_to(HERE.parent).as_posix()
     if path.name == "methods.json":
         return list(read_methods(content, source))
     if path.name == "defaults.json":

@@ -37,6 +37,17 @@ def test_the_student_learns_on_fresh_images_before_the_generator_does() -> None:
     )
 
 
+def test_each_update_remembers_other_images() -> None:
+    it = scheme(memory=24)
+    it.prepare(blank())
+    it.replay.push(image=torch.rand(24, *blank()["image"].shape[1:]))
+    fresh = torch.full_like(blank()["image"], 2.0)
+    first, second = (it._with_remembered(blank(), fresh, turn) for turn in (0, 1))
+    # Fresh images are those with the value 2.
+    assert not torch.equal(first == 2, second == 2)
+    assert not torch.isin(first[first != 2], second[second != 2]).all()
+
+
 @pytest.mark.parametrize("apart", ["mae", "log_mae"])
 def test_the_generator_raises_what_the_student_lowers(apart: str) -> None:
     it = scheme(distance=apart)

@@ -98,7 +98,7 @@ def test_a_memory_adds_images_of_earlier_steps_to_the_students_batch() -> None:
     assert int(it.replay.filled) == 24
     with torch.no_grad():
         fresh = it.generate(blank(2))
-    seen = it._with_remembered(blank(2), fresh)
+    seen = it._with_remembered(blank(2), fresh, 0)
     old = (seen != fresh).flatten(1).any(1)
     assert 0 < int(old.sum()) < len(seen)
     for image in seen[old]:

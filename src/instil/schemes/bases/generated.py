@@ -161,7 +161,7 @@ class GeneratorScheme(Scheme):
                 # The student's update must not reach the generator.
                 with torch.no_grad():
                     image = self.generate(batch, turn)
-            synthetic = batch | {"image": self._with_remembered(batch, image)}
+            synthetic = batch | {"image": self._with_remembered(batch, image, turn if fresh else 0)}
             update = self.objectives(
                 self.student(synthetic), self.teacher_outputs(synthetic), synthetic
             )
@@ -182,13 +182,13 @@ class GeneratorScheme(Scheme):
         """Generate the images of the first turn."""
         return self.generate(batch)
 
-    def _with_remembered(self, batch: Batch, image: Tensor) -> Tensor:
+    def _with_remembered(self, batch: Batch, image: Tensor, turn: int) -> Tensor:
         if self.replay is None:
             return image
-        is_replayed = keyed_uniform(batch, 1, "scheme.replay.choice").squeeze(1) < REPLAYED
+        is_replayed = keyed_uniform(batch, 1, f"scheme.replay.choice.{turn}").squeeze(1) < REPLAYED
         is_replayed = is_replayed & (self.replay.pushed > 0)
         # An empty memory returns zeros, which the mask above never selects.
-        remembered = self.replay.draw(batch, "scheme.replay.rows")["image"]
+        remembered = self.replay.draw(batch, f"scheme.replay.rows.{turn}")["image"]
         return torch.where(is_replayed[:, None, None, None], remembered, image)
 
 

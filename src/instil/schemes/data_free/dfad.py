@@ -33,8 +33,8 @@ class DFAD(GeneratorScheme):
         use="There are no data. Unlike those of the KL divergence, the gradients of the difference "
         "of logits keep their magnitude when both networks nearly agree.",
         pitfalls="Only disagreement constrains the generator: its images drift, and the student "
-        "may forget earlier ones. On digits a memory of 4096 images made the student worse with all "
-        "three teachers. Compare with blobs.",
+        "may forget earlier ones. On digits a memory of 4096 images made the student worse "
+        "with all three teachers. Compare with blobs.",
         deviations="The paper's text was not available: the order of the two stages and the five "
         "steps are those of the authors' code. The generator's loss uses the student in evaluation "
         "mode, as in their later code (Fang et al. 2022). The code of this paper uses training "

@@ -18,12 +18,15 @@ from instil.data.sources.digits import digits
 from instil.experiment.scheme_checks import check_changed_inputs
 from instil.plan.doctor import doctor
 from instil.plan.recording import record_outputs
+from instil.recipe import build
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
 from instil.store import files, writer
+from instil.store.reader import Store
 from instil.teachers.frozen import Frozen
 from tests.cli.test_cli import called
 from tests.experiment.small import SMALL, among_texts, lines, numbers, recipe, run_of
+from tests.networks.sources.folders import language_recipe, write_chat, write_model
 
 VIEWS = (
     *(
@@ -406,6 +409,41 @@ def test_a_causal_language_model_is_recorded_as_hidden_states_and_head(tmp_path:
     live = run_of(recipe(**small), tmp_path / "live")
     assert recorded["distilled"] == live["distilled"]
     assert torch.isfinite(torch.tensor(recorded["distilled"]["loss"]["mean"]))
+
+
+@pytest.mark.parametrize(
+    ("codec", "losses"),
+    [("exact", {"forward_kl": {}, "cross_entropy": {}}), ("top", {"top_k": {}})],
+)
+def test_outputs_of_answers_only_are_recorded(
+    codec: str, losses: dict[str, Any], tmp_path: Path
+) -> None:
+    write_model(tmp_path / "teacher", "llama")
+    write_chat(tmp_path / "chat.jsonl")
+    student = {"model": "causal_transformer", "options": {"width": 8, "depth": 1}}
+    student["options"]["vocabulary"] = 259
+    teacher = {"model": "transformers:AutoModelForCausalLM", "options": {"path": "teacher"}}
+    sections = {"student": student, "teacher": teacher | {"is_trained": True}}
+    content = language_recipe(**sections, objectives=losses, baselines=[], folder=str(tmp_path))
+    live = run_of(build(content), tmp_path / "live")
+    store = {"path": str(tmp_path / "store"), "codec": codec, "size": 8}
+    one = build(content | {"store": store})
+    record_outputs(one, Console(quiet=True))
+    recorded = run_of(one, tmp_path / "recorded")
+    if codec == "exact":
+        assert recorded["distilled"] == live["distilled"]
+    section = Store(str(tmp_path / "store")).manifest.sections["train"]
+    name = {"exact": "projection.hidden", "top": "top.values"}[codec]
+    assert name in section.counted
+    shard = files.fetch_unpacked(
+        f"{tmp_path}/store/{section.shard('train', 0, 0)}",
+        Store(str(tmp_path / "store")).manifest.files[section.shard("train", 0, 0)],
+    )
+    tensors = files.map_tensors(shard, "shard")
+    learned = int(tensors["counted"].sum())
+    assert len(tensors[name]) == learned
+    # Answers have one or two digits and an end.
+    assert 2 * section.count <= learned <= 3 * section.count
 
 
 def test_heads_of_other_sizes_learn_the_same_from_a_record(

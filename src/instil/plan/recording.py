@@ -231,6 +231,7 @@ def _record_section(
         recorder.encoded_outputs,
         section.digest,
         encoded_roles(section.roles, section.codec),
+        recorder.counted_tokens,
     )
     for num_recorded in recorded:
         progress.update(num_recorded, section.num_outputs)

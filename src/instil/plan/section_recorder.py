@@ -19,6 +19,8 @@ from instil.experiment.training_options import autocast_context
 from instil.items import to_device
 from instil.recipe.errors import error_context
 from instil.store.codecs import Codec, encode_outputs
+from instil.tasks.language import Language
+from instil.tasks.seq2seq import Seq2Seq
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,14 @@ class SectionRecorder:
         codec = self.section.codec
         with error_context("store.codec" if codec == "float16" else "store.size"):
             return encode_outputs(recorded, full_batch, codec, self.section.codec_size)
+
+    def counted_tokens(self, batch: Batch) -> Tensor | None:
+        """Return the mask (N, T) of the tokens whose outputs training reads, or None for all."""
+        # Evaluation reads other tokens, too; a teacher of another tokenizer has other positions.
+        if not self.section.is_augmented or "teacher_valid" in batch:
+            return None
+        is_text = isinstance(self.experiment.task, (Language, Seq2Seq))
+        return batch["valid"] if is_text and "valid" in batch else None
 
     def _repeat_rows(self, batch: Batch) -> Batch:
         """Repeat the rows of a batch until it has the batch size of training."""

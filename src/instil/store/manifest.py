@@ -51,6 +51,8 @@ class StoreSection(_Strict):
         outputs: role -> description for ``unflatten_outputs``.
         constants: file with the tensors that all rows share.
         digest: digest of the samples with their labels; None if the binding has it.
+        counted: names of the tensors that have the counted tokens only; the tensor ``COUNTED`` of
+            a shard has the mask of these tokens.
     """
 
     index: FileName
@@ -60,6 +62,7 @@ class StoreSection(_Strict):
     outputs: Annotated[dict[str, Any], AfterValidator(check_description)]
     constants: FileName | None = None
     digest: str | None = None
+    counted: list[str] = []
 
     def shard(self, name: str, view: int, start: int) -> str:
         """Return the file name of a shard.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from instil.core import Outputs
 from instil.store import files
+from instil.store.counted import COUNTED, num_counted, unpack
 from instil.store.files import REMEDY
 from instil.store.manifest import StoreSection, read_manifest
 from instil.store.outputs import Tensors, tensor_names, unflatten_outputs
@@ -104,12 +105,12 @@ class Store:
             start = int(key[1]) * section.rows
             file = section.shard(name, int(key[0]), start)
             local = rows[in_shard] - start
-            for role, tensor in self._shard(file, section, start).items():
+            for role, tensor in _rows_of(self._shard(file, section, start), section, local).items():
                 if role not in parts:
                     parts[role] = tensor.new_empty(len(rows), *tensor.shape[1:])
                 if tensor.shape[1:] != parts[role].shape[1:]:
                     raise self._inconsistent(file, f"'{role}' has another shape than elsewhere")
-                parts[role][in_shard] = tensor[local]
+                parts[role][in_shard] = tensor
         return parts
 
     def _section(self, name: str) -> StoreSection:
@@ -150,9 +151,16 @@ class Store:
         """Return the tensors of a shard, after a check that each has one row for each sample."""
         tensors = self._tensors(file)
         count = min(section.rows, section.count - start)
-        for name in {"checksum", *tensor_names(section.outputs, "rows")}:
-            if name not in tensors or tensors[name].ndim < 1 or len(tensors[name]) != count:
-                raise self._inconsistent(file, f"'{name}' does not have {count} rows")
+        names = {"checksum", *tensor_names(section.outputs, "rows")} - set(section.counted)
+        sizes = dict.fromkeys(names, count)
+        if section.counted:
+            mask = tensors.get(COUNTED)
+            if mask is None or mask.dtype != torch.bool or mask.ndim != 2 or len(mask) != count:
+                raise self._inconsistent(file, f"'{COUNTED}' is not a mask of {count} rows")
+            sizes |= dict.fromkeys(section.counted, num_counted(mask))
+        for name, size in sizes.items():
+            if name not in tensors or tensors[name].ndim < 1 or len(tensors[name]) != size:
+                raise self._inconsistent(file, f"'{name}' does not have {size} rows")
         if tensors["checksum"].dtype != torch.int64 or tensors["checksum"].ndim != 1:
             raise self._inconsistent(file, "'checksum' is not one integer for each row")
         return {name: tensor for name, tensor in tensors.items() if tensor.ndim}
@@ -178,6 +186,16 @@ class Store:
 
     def _inconsistent(self, file: str, problem: str) -> ValueError:
         return ValueError(f"{self.url}/{file} does not match its manifest: {problem}. {REMEDY}")
+
+
+def _rows_of(tensors: Tensors, section: StoreSection, rows: Tensor) -> Tensors:
+    """Return rows (n, ...) of the tensors of a shard."""
+    packed = {COUNTED, *section.counted} if section.counted else set()
+    own = {name: tensor[rows] for name, tensor in tensors.items() if name not in packed}
+    if not packed:
+        return own
+    mask = tensors[COUNTED]
+    return own | {name: unpack(tensors[name], mask, rows) for name in section.counted}
 
 
 def _check_inside(url: str, file: str) -> None:

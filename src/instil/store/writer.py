@@ -11,6 +11,7 @@ from torch import Tensor
 
 from instil.core import Batch, Outputs, batch_size, first_tensor
 from instil.store import files
+from instil.store.counted import counted_names, pack
 from instil.store.manifest import NAME, Manifest, StoreSection, TeacherFacts, read_manifest
 from instil.store.outputs import Tensors, flatten_outputs
 from instil.store.reader import row_checksums
@@ -22,6 +23,8 @@ Batches = Callable[[int, int, int], Iterable[Batch]]
 """``(view, start, end)`` -> batches of the samples ``start`` to ``end`` in a view."""
 Predict = Callable[[Batch], Outputs]
 """Batch -> teacher outputs to record."""
+CountedTokens = Callable[[Batch], Tensor | None]
+"""Batch -> mask (N, T) of the tokens whose outputs are recorded, or None for all."""
 
 
 class StoreWriter:
@@ -60,6 +63,7 @@ class StoreWriter:
         predict: Predict,
         digest: str | None = None,
         roles: Collection[str] = (),
+        counted: CountedTokens = lambda batch: None,
     ) -> Iterator[int]:
         """Record the outputs for all samples in every view.
 
@@ -75,6 +79,7 @@ class StoreWriter:
             digest: digest of the samples with their labels; None if the binding has it.
             roles: roles of the outputs; empty: those of ``predict``, which are not compared with
                 an earlier recording.
+            counted: mask of the tokens whose logits, or signals in their place, are recorded.
 
         Returns:
             Iterator over the number of rows that are done.
@@ -84,7 +89,7 @@ class StoreWriter:
                 different shapes.
         """
         self._drop_other(name, digest, frozenset(roles))
-        section = self._begin(name, index, views, batches, predict)
+        section = self._begin(name, index, views, batches, predict, counted)
         if section.digest != digest:
             section.digest = digest
             self._save()
@@ -93,7 +98,7 @@ class StoreWriter:
                 end = min(start + section.rows, len(index))
                 file = section.shard(name, view, start)
                 if not self._has(file):
-                    self._record_shard(file, section, batches(view, start, end), predict)
+                    self._record_shard(file, section, batches(view, start, end), predict, counted)
                 yield view * len(index) + end
 
     def finish(self, teacher: Mapping[str, Any]) -> None:
@@ -132,6 +137,7 @@ class StoreWriter:
         views: int,
         batches: Batches,
         predict: Predict,
+        counted: CountedTokens,
     ) -> StoreSection:
         """Return the section of an earlier recording, or describe a new one by its first batch."""
         section = self.manifest.sections.get(name)
@@ -139,6 +145,8 @@ class StoreWriter:
             return section
         batch = next(iter(batches(0, 0, len(index))))
         rows, constants, outputs = _flatten_roles(predict(batch))
+        mask = counted(batch)
+        names = [] if mask is None else counted_names(_first(rows, batch), outputs, mask)
         row_bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in rows.values())
         # Only now: a teacher that fails at its first batch must not leave a folder behind.
         self._save()
@@ -149,6 +157,7 @@ class StoreWriter:
                 views=views,
                 rows=max(1, SHARD_BYTES // max(row_bytes, 1)),
                 outputs=outputs,
+                counted=names,
             )
         self._write(section.index, {"index": index})
         if constants:
@@ -159,7 +168,12 @@ class StoreWriter:
         return section
 
     def _record_shard(
-        self, file: str, section: StoreSection, batches: Iterable[Batch], predict: Predict
+        self,
+        file: str,
+        section: StoreSection,
+        batches: Iterable[Batch],
+        predict: Predict,
+        counted: CountedTokens,
     ) -> None:
         parts: dict[str, list[Tensor]] = {}
         for batch in batches:
@@ -169,9 +183,12 @@ class StoreWriter:
                     "the structure of the teacher's outputs changed during recording. Expected "
                     f"{section.outputs}, got {outputs}"
                 )
-            rows["checksum"] = row_checksums(first_tensor(batch))
+            rows = _first(rows, batch) | {"checksum": row_checksums(first_tensor(batch))}
+            mask = counted(batch) if section.counted else None
+            if mask is not None:
+                rows = pack(rows, section.counted, mask)
             for key, tensor in rows.items():
-                parts.setdefault(key, []).append(tensor[: batch_size(batch)].cpu())
+                parts.setdefault(key, []).append(tensor)
         try:
             self._write(file, {key: torch.cat(tensors) for key, tensors in parts.items()})
         except RuntimeError as error:
@@ -193,6 +210,11 @@ class StoreWriter:
 
     def _save(self) -> None:
         self.manifest.write(str(self.folder))
+
+
+def _first(rows: Tensors, batch: Batch) -> Tensors:
+    """Return the rows of the samples of a batch, without repeated ones."""
+    return {name: tensor[: batch_size(batch)].cpu() for name, tensor in rows.items()}
 
 
 def _flatten_roles(outputs: Outputs) -> tuple[Tensors, Tensors, dict[str, Any]]:

@@ -130,11 +130,18 @@ def test_timm_backbones_return_features_or_an_embedding() -> None:
     assert classification.call(pooled, batch)["embedding"].shape == (2, 512)
 
 
-def test_torchvision_segmentation_video_and_detection() -> None:
+@pytest.mark.parametrize(
+    "name", ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "fcn_resnet50"]
+)
+def test_segmenters_of_torchvision(name: str) -> None:
     pytest.importorskip("torchvision")
-    model = build("torchvision:lraspp_mobilenet_v3_large", **IMAGES).eval()
+    model = build(f"torchvision:{name}", **IMAGES).eval()
     outputs = segmentation.call(model, {"image": torch.rand(1, 3, 32, 32)})
     assert outputs["logits"].shape == (1, 32, 32, 5)
+
+
+def test_torchvision_video_and_detection() -> None:
+    pytest.importorskip("torchvision")
     video = build("torchvision:r3d_18", **IMAGES).eval()
     assert video(torch.rand(1, 3, 4, 16, 16)).shape == (1, 5)
     detector = build("torchvision:ssdlite320_mobilenet_v3_large", **IMAGES).eval()

@@ -98,10 +98,13 @@ def record(
 ) -> None:
     """Record the teacher's outputs for all samples at store.path, or continue a recording."""
     recipe = load_recipe(arguments)
+    from instil.engine import rank
     from instil.plan.recording import record_outputs, with_predictions
     from instil.report.quantities import plain, size
 
     folder = record_outputs(recipe, console(), source)
+    if rank() > 0:
+        return
     teacher = ""
     if source is not None:
         teacher = f" teacher={with_predictions(recipe, source).teachers[0].model}"

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from instil.core import Objectives, Teacher
+from instil.core import Teacher
 from instil.data.streams import Stream
-from instil.engine import init_distributed, world_size
+from instil.engine import clear_rank_errors, init_distributed, rank, world_size
+from instil.engine.processes import broadcast_object, gather_objects
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.dry_run import dry_run
 from instil.experiment.experiment import Experiment
-from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.experiment.sample_digest import sample_digest
-from instil.experiment.scheme_checks import check_changed_inputs, check_teacher_reads_texts
 from instil.experiment.sources import set_row_width
 from instil.experiment.stored_teacher import (
-    check_recordable,
     evaluated_samples,
     store_fingerprint,
 )
 from instil.files.atomic import check_writable
+from instil.files.cache import cache_folder
 from instil.plan.plan import Plan
+from instil.plan.recording_checks import check_codec, recorded_section
 from instil.plan.results import measure_costs
 from instil.plan.run_folder import RunFolder
 from instil.plan.runner import Runner
@@ -35,8 +37,8 @@ from instil.plan.training_progress import TrainingProgress, trainings
 from instil.progress import RunProgress
 from instil.recipe.errors import RecipeError, error_context
 from instil.recipe.sections import Recipe, StoreConfig, TeacherConfig
-from instil.store.codecs import CODEC_READERS, encoded_roles
-from instil.store.files import zstandard_library
+from instil.store.codecs import encoded_roles
+from instil.store.group import Group
 from instil.store.writer import StoreWriter
 
 
@@ -45,7 +47,8 @@ def record_outputs(recipe: Recipe, console: Console, source: Path | None = None)
     """Record the outputs of a recipe's teacher in the folder ``store.path``.
 
     The teacher is trained first if it is not trained yet. A recording that was stopped is
-    continued; shards that are complete are not recorded again.
+    continued; shards that are complete are not recorded again. Several processes of ``torchrun``
+    divide the batches; the store is that of one process.
 
     Args:
         recipe: recipe with the section ``store``.
@@ -58,12 +61,19 @@ def record_outputs(recipe: Recipe, console: Console, source: Path | None = None)
     Raises:
         RecipeError: if the recipe has no ``store`` or no teacher, or if the outputs of this
             teacher cannot be recorded.
-        ValueError: if several processes were launched.
+        RankError: if another process of ``torchrun`` ended, or did not respond in time.
     """
     init_distributed()
+    if rank() > 0:
+        console = Console(quiet=True)
+    with clear_rank_errors("Continue with the same command"):
+        return _record_outputs(recipe, console, source)
+
+
+def _record_outputs(recipe: Recipe, console: Console, source: Path | None) -> Path:
     if source is not None:
         recipe = with_predictions(recipe, source)
-    store = _check_recordable(recipe)
+    store = recorded_section(recipe)
     live = Experiment.from_recipe(recipe.model_copy(update={"store": None}))
     set_row_width(live.splits, recipe)
     if isinstance(live.splits.train, Stream):
@@ -74,18 +84,19 @@ def record_outputs(recipe: Recipe, console: Console, source: Path | None = None)
     *_, (_, scheme, _) = dry_run(live)
     # Read before the codec is checked: the check changes what the objectives read.
     roles = scheme.teacher_roles()
-    _check_codec(scheme.objectives, store)
+    check_codec(scheme.objectives, store)
     with error_context("store.path"):
-        writer = StoreWriter(Path(store.path), store_fingerprint(live, store))
+        group = Group(rank(), world_size(), gather_objects)
+        writer = StoreWriter(Path(store.path), store_fingerprint(live, store), group)
         # Now, and not with the first shard: the teacher may have to be trained before.
         check_writable(writer.folder)
     sections = [_train_section(live, store, roles)]
     plan = Plan.compile_recording(live, store)
     with (
         RunProgress(console, trainings(plan).teachers) as progress,
-        tempfile.TemporaryDirectory() as folder,
+        _training_folder() as folder,
     ):
-        runner = _runner(live, Path(folder), progress)
+        runner = _runner(live, folder, progress)
         for job in plan.jobs:
             if job.kind == "record":
                 _record(writer, runner, sections, progress)
@@ -106,52 +117,24 @@ def with_predictions(recipe: Recipe, file: Path) -> Recipe:
     return recipe.model_copy(update={"teacher": teacher, "ensemble": None})
 
 
-def _check_recordable(recipe: Recipe) -> StoreConfig:
-    """Return the section ``store``, or raise an error if the teacher cannot be recorded."""
-    if recipe.store is None:
-        raise RecipeError(
-            "store: missing. Expected the folder for the teacher's outputs. "
-            "Set it, such as store.path=outputs"
-        )
-    if "://" in recipe.store.path:
-        raise RecipeError(
-            "store.path: teacher outputs can only be recorded in a local folder. Expected a path, "
-            f"got {recipe.store.path}. Record to a local folder, then copy it there"
-        )
-    # The first shard would be written after the training of the teacher.
-    zstandard_library()
-    if world_size() > 1:
-        raise ValueError(
-            "record: expected one process, got several. Start it without a distributed launcher"
-        )
-    if not recipe.teachers:
-        raise RecipeError("teacher: missing. Expected the teacher whose outputs are recorded")
-    check_recordable(recipe)
-    check_teacher_reads_texts(recipe)
-    check_changed_inputs(recipe)
-    check_predictions_by_index(recipe)
-    return recipe.store
-
-
-def _check_codec(objectives: Objectives, store: StoreConfig) -> None:
-    """Raise an error if an objective needs outputs that the codec does not keep."""
-    for name, objective in objectives.named():
-        recorded = encoded_roles(objective.reads["teacher"], store.codec)
-        try:
-            objective.resolve(objective.reads["student"], recorded)
-        except ValueError as error:
-            readers = " or ".join(CODEC_READERS[store.codec])
-            raise RecipeError(
-                f"store.codec: objectives.{name} reads all logits of the teacher, and "
-                f"'{store.codec}' records some classes only. Expected exact or float16. Set "
-                f"store.codec: exact, or use the objective {readers}"
-            ) from error
+@contextlib.contextmanager
+def _training_folder() -> Iterator[Path]:
+    """Create a temporary folder for the training of teachers, the same for all processes."""
+    # On several machines only the cache is on a file system that they share.
+    parent = cache_folder() if world_size() > 1 else None
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        folder = ""
+        if rank() == 0:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=parent))
+            (Path(folder) / "checkpoint").mkdir()
+        yield Path(broadcast_object(folder))
 
 
 def _runner(experiment: Experiment, folder: Path, progress: RunProgress) -> Runner:
     """Build a runner that trains teachers into a folder."""
     training_progress = TrainingProgress(progress)
-    (folder / "checkpoint").mkdir()
     run_folder = RunFolder(folder)
     run_folder.on_log = training_progress.observe
     return Runner(experiment, run_folder, training_progress)
@@ -170,7 +153,8 @@ def _record(
     for section in sections:
         progress.start(f"recording {section.name}")
         _record_section(writer, experiment, teacher, section, progress)
-    writer.finish(_teacher_facts(experiment, teacher))
+    # Of several processes the first one measures the latency.
+    writer.finish(writer.group.first(lambda: _teacher_facts(experiment, teacher)))
 
 
 def _train_section(experiment: Experiment, store: StoreConfig, roles: set[str]) -> SectionPlan:
@@ -232,6 +216,7 @@ def _record_section(
         section.digest,
         encoded_roles(section.roles, section.codec),
         recorder.counted_tokens,
+        recorder.batch_size,
     )
     for num_recorded in recorded:
         progress.update(num_recorded, section.num_outputs)

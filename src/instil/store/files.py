@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec  # type: ignore[import-untyped]
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from instil.files.atomic import atomic
@@ -70,6 +71,25 @@ def is_intact(path: Path, expected: StoredFile) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return True
+
+
+def read_tensors(path: Path, expected: StoredFile) -> Tensors:
+    """Read a compressed file into memory.
+
+    Args:
+        path: file.
+        expected: checksum and size of its content.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    content = io.BytesIO()
+    with path.open("rb") as file:
+        _unpack(file, content, expected)
+    return load(content.getvalue())
 
 
 def fetch_unpacked(url: str, expected: StoredFile) -> Path:

@@ -2,57 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import functools
+import itertools
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from instil.core import Batch, Outputs, batch_size, first_tensor
 from instil.store import files
-from instil.store.counted import counted_names, pack
+from instil.store.counted import counted_names
+from instil.store.group import Group
 from instil.store.manifest import NAME, Manifest, StoreSection, TeacherFacts, read_manifest
-from instil.store.outputs import Tensors, flatten_outputs
-from instil.store.reader import row_checksums
+from instil.store.outputs import Tensors
+from instil.store.shard_writer import (
+    PARTS,
+    Batches,
+    CountedTokens,
+    Predict,
+    ShardWriter,
+    first_rows,
+    flatten_roles,
+)
+from instil.store.shares import Part, shards_of
 
 SHARD_BYTES = 64 * 2**20
 """Approximate size of a shard before compression."""
-
-Batches = Callable[[int, int, int], Iterable[Batch]]
-"""``(view, start, end)`` -> batches of the samples ``start`` to ``end`` in a view."""
-Predict = Callable[[Batch], Outputs]
-"""Batch -> teacher outputs to record."""
-CountedTokens = Callable[[Batch], Tensor | None]
-"""Batch -> mask (N, T) of the tokens whose outputs are recorded, or None for all."""
 
 
 class StoreWriter:
     """Recording of a store in a local folder.
 
     Args:
-        folder: folder of the store.
+        folder: folder of the store. Several processes need the same folder.
         binding: values that the outputs depend on, by name.
+        group: processes that record together. The store is that of one process.
 
     Raises:
         FileExistsError: if the folder has other content.
         ValueError: if the folder has outputs of another teacher or other data.
     """
 
-    def __init__(self, folder: Path, binding: Mapping[str, Any]):
+    def __init__(self, folder: Path, binding: Mapping[str, Any], group: Group | None = None):
         self.folder = folder
-        if (folder / NAME).exists():
-            self.manifest = read_manifest(str(folder))
-            if differences := self.manifest.differences(binding):
-                raise ValueError(
-                    f"{folder} has outputs of another recording: {'; '.join(differences)}. Set "
-                    "another folder, or delete this one"
-                )
-            return
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            problem = "is not empty and not a store" if folder.is_dir() else "is a file"
-            raise FileExistsError(f"{folder} {problem}. Set another folder")
-        self.manifest = Manifest(binding=dict(binding))
+        self.group = group or Group()
+        self.manifest = self.group.first(lambda: self._open(binding))
 
     def record(
         self,
@@ -64,6 +59,7 @@ class StoreWriter:
         digest: str | None = None,
         roles: Collection[str] = (),
         counted: CountedTokens = lambda batch: None,
+        batch_size: int = 1,
     ) -> Iterator[int]:
         """Record the outputs for all samples in every view.
 
@@ -75,11 +71,12 @@ class StoreWriter:
             index: sample indices (N,).
             views: number of views of each sample.
             batches: batches of a range of samples in a view.
-            predict: batch -> outputs.
+            predict: batch -> outputs; it must not communicate with other processes.
             digest: digest of the samples with their labels; None if the binding has it.
             roles: roles of the outputs; empty: those of ``predict``, which are not compared with
                 an earlier recording.
             counted: mask of the tokens whose logits, or signals in their place, are recorded.
+            batch_size: number of rows that several processes leave together, as ``batches`` does.
 
         Returns:
             Iterator over the number of rows that are done.
@@ -88,28 +85,73 @@ class StoreWriter:
             ValueError: if two batches have outputs of different structure, or samples have
                 different shapes.
         """
-        self._drop_other(name, digest, frozenset(roles))
-        section = self._begin(name, index, views, batches, predict, counted)
-        if section.digest != digest:
-            section.digest = digest
-            self._save()
-        for view in range(views):
-            for start in range(0, len(index), section.rows):
-                end = min(start + section.rows, len(index))
-                file = section.shard(name, view, start)
-                if not self._has(file):
-                    self._record_shard(file, section, batches(view, start, end), predict, counted)
-                yield view * len(index) + end
+
+        def begin() -> Manifest:
+            self._drop_other(name, digest, frozenset(roles))
+            section = self._begin(name, index, views, batches, predict, counted)
+            if section.digest != digest:
+                section.digest = digest
+                self._save()
+            return self.manifest
+
+        self.manifest = self.group.first(begin)
+        section = self.manifest.sections[name]
+        writer = ShardWriter(
+            self.folder, section, batches, predict, counted, batch_size, self.group
+        )
+        missing = self._missing(list(shards_of(name, section)))
+        while shards := list(itertools.islice(missing, self.group.size)):
+            self.manifest.files |= writer.write(shards)
+            # After the files: a manifest never lists a file that is not there.
+            self.group.first(self._save)
+            yield shards[-1].view * len(index) + shards[-1].end
+        yield views * len(index)
 
     def finish(self, teacher: Mapping[str, Any]) -> None:
         """Mark the store as complete.
 
         Args:
-            teacher: fields of ``TeacherFacts``.
+            teacher: fields of ``TeacherFacts``; those of the first process are written.
         """
         self.manifest.teacher = TeacherFacts.model_validate(dict(teacher))
         self.manifest.complete = True
-        self._save()
+        self.group.first(self._save)
+        self.group.first(self._remove_parts)
+
+    def _open(self, binding: Mapping[str, Any]) -> Manifest:
+        """Read the manifest of a stopped recording, or create one."""
+        folder = self.folder
+        if (folder / NAME).exists():
+            manifest = read_manifest(str(folder))
+            if differences := manifest.differences(binding):
+                raise ValueError(
+                    f"{folder} has outputs of another recording: {'; '.join(differences)}. Set "
+                    "another folder, or delete this one"
+                )
+            self._remove_parts()
+            return manifest
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            problem = "is not empty and not a store" if folder.is_dir() else "is a file"
+            raise FileExistsError(f"{folder} {problem}. Set another folder")
+        return Manifest(binding=dict(binding))
+
+    def _remove_parts(self) -> None:
+        """Delete the rows that processes of a killed recording handed over."""
+        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+
+    def _missing(self, shards: Sequence[Part]) -> Iterator[Part]:
+        """Yield the shards that are missing or damaged; the processes divide the check."""
+        size = self.group.size
+        for start in range(0, len(shards), size):
+            checked = shards[start : start + size]
+            own = checked[self.group.rank : self.group.rank + 1]
+            intact = self.group.each(functools.partial(self._has_all, own))
+            for shard, is_intact in zip(checked, intact, strict=False):
+                if not is_intact:
+                    yield shard
+
+    def _has_all(self, shards: Sequence[Part]) -> bool:
+        return all(self._has(shard.file) for shard in shards)
 
     def _drop_other(self, name: str, digest: str | None, roles: frozenset[str]) -> None:
         """Remove a section of other samples or roles, so that it is recorded again."""
@@ -144,9 +186,9 @@ class StoreWriter:
         if section is not None and self._has(section.index) and self._has(section.constants):
             return section
         batch = next(iter(batches(0, 0, len(index))))
-        rows, constants, outputs = _flatten_roles(predict(batch))
+        rows, constants, outputs = flatten_roles(predict(batch))
         mask = counted(batch)
-        names = [] if mask is None else counted_names(_first(rows, batch), outputs, mask)
+        names = [] if mask is None else counted_names(first_rows(rows, batch), outputs, mask)
         row_bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in rows.values())
         # Only now: a teacher that fails at its first batch must not leave a folder behind.
         self._save()
@@ -167,37 +209,6 @@ class StoreWriter:
         self._save()
         return section
 
-    def _record_shard(
-        self,
-        file: str,
-        section: StoreSection,
-        batches: Iterable[Batch],
-        predict: Predict,
-        counted: CountedTokens,
-    ) -> None:
-        parts: dict[str, list[Tensor]] = {}
-        for batch in batches:
-            rows, _, outputs = _flatten_roles(predict(batch))
-            if outputs != section.outputs:
-                raise ValueError(
-                    "the structure of the teacher's outputs changed during recording. Expected "
-                    f"{section.outputs}, got {outputs}"
-                )
-            rows = _first(rows, batch) | {"checksum": row_checksums(first_tensor(batch))}
-            mask = counted(batch) if section.counted else None
-            if mask is not None:
-                rows = pack(rows, section.counted, mask)
-            for key, tensor in rows.items():
-                parts.setdefault(key, []).append(tensor)
-        try:
-            self._write(file, {key: torch.cat(tensors) for key, tensors in parts.items()})
-        except RuntimeError as error:
-            raise ValueError(
-                f"samples of different shapes cannot be recorded; pad them to one length: {error}"
-            ) from error
-        # After the file: a manifest never lists a file that is not there.
-        self._save()
-
     def _write(self, file: str, tensors: Tensors) -> None:
         self.manifest.files[file] = files.write_tensors(self.folder / file, tensors)
 
@@ -210,18 +221,3 @@ class StoreWriter:
 
     def _save(self) -> None:
         self.manifest.write(str(self.folder))
-
-
-def _first(rows: Tensors, batch: Batch) -> Tensors:
-    """Return the rows of the samples of a batch, without repeated ones."""
-    return {name: tensor[: batch_size(batch)].cpu() for name, tensor in rows.items()}
-
-
-def _flatten_roles(outputs: Outputs) -> tuple[Tensors, Tensors, dict[str, Any]]:
-    """Return the tensors of rows, shared tensors, and the description of each role."""
-    rows: Tensors = {}
-    constants: Tensors = {}
-    descriptions = {
-        role: flatten_outputs(value, role, rows, constants) for role, value in outputs.items()
-    }
-    return rows, constants, descriptions

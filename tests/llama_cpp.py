@@ -18,10 +18,16 @@ needed = pytest.mark.skipif(
 
 
 @contextmanager
-def serving(path: Path, parallel: int = 1, exact: bool = False) -> Iterator[str]:
+def serving(
+    path: Path,
+    parallel: int = 1,
+    exact: bool = False,
+    draft: Path | None = None,
+    num_draft_tokens: int = 4,
+) -> Iterator[str]:
     """Start a server for a GGUF file and yield its address.
 
-    ``exact`` sets a cache of 32 instead of 16 bits.
+    ``exact`` sets a cache of 32 instead of 16 bits. ``draft`` proposes tokens.
     """
     import xllamacpp
 
@@ -38,6 +44,16 @@ def serving(path: Path, parallel: int = 1, exact: bool = False) -> Iterator[str]
     if exact:
         parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if draft is not None:
+        speculative = parameters.speculative
+        speculative.draft.mparams.path = str(draft)
+        speculative.draft.n_max = num_draft_tokens
+        speculative.draft.cache_type_k = parameters.cache_type_k
+        speculative.draft.cache_type_v = parameters.cache_type_v
+        threads = speculative.draft.cpuparams, speculative.draft.cpuparams_batch
+        threads[0].n_threads = threads[1].n_threads = 1
+        simple = xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE
+        speculative.types = [simple]
     server = xllamacpp.Server(parameters)
     yield str(server.listening_address)
     del server

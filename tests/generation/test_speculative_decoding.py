@@ -8,7 +8,7 @@ import torch
 from instil.generation.rollout import generate_with
 from instil.generation.sampling import sample_tokens
 from instil.generation.speculative_decoding import (
-    count_calls,
+    count_passes,
     draft_acceptance,
     propose_token,
     tokens_per_call,
@@ -32,7 +32,7 @@ def test_tokens_have_the_distribution_of_the_target() -> None:
 def test_the_formula_is_the_mean_over_independent_acceptances(num_draft_tokens: int) -> None:
     generator = torch.Generator().manual_seed(1)
     is_accepted = (torch.rand(50_000, generator=generator) < 0.7).tolist()
-    counted = len(is_accepted) / count_calls(is_accepted, num_draft_tokens)
+    counted = len(is_accepted) / count_passes(is_accepted, num_draft_tokens).calls
     assert counted == pytest.approx(tokens_per_call(0.7, num_draft_tokens), rel=0.01)
     assert tokens_per_call(1.0, num_draft_tokens) == num_draft_tokens + 1
     assert tokens_per_call(0.0, num_draft_tokens) == 1
@@ -73,3 +73,29 @@ def test_acceptance_equals_the_overlap_of_both_distributions_on_text_of_the_targ
         torch.minimum(*(side(text)["logits"].softmax(-1) for side in (draft, target))).sum(-1)
     ]
     assert result.expected == pytest.approx(overlap[0][is_text].mean().item(), abs=1e-6)
+
+
+def test_proposals_after_a_rejection_are_lost() -> None:
+    # Two of three are used, none of two, and one of one.
+    is_accepted = [True, True, False, False, True, True]
+    assert count_passes(is_accepted, num_draft_tokens=3) == (3, 3 + 2 + 1, 2 + 0 + 1)
+    assert count_passes([False], num_draft_tokens=3) == (1, 0, 0)
+
+
+def test_most_likely_tokens_are_compared() -> None:
+    draft, target = net(seed=1, sharp=3.0), net(seed=2, sharp=3.0)
+    batch = prompts(size=64)
+    result = draft_acceptance(draft, target, batch, END, num_draft_tokens=2, greedy=True)
+    text = generate_with(
+        batch, [target], lambda logits, _: (logits[0].argmax(-1), logits[0].amax(-1)), END
+    )
+    same = draft(text)["logits"].argmax(-1) == text["token"]
+    rows = [row[valid].tolist() for row, valid in zip(same, text["valid"], strict=True)]
+    passes = [count_passes(row, num_draft_tokens=2) for row in rows]
+    num_tokens = sum(map(len, rows))
+    assert 0.02 < result.sampled < 0.9
+    assert result.sampled == pytest.approx(sum(map(sum, rows)) / num_tokens)
+    assert result.expected == pytest.approx(result.sampled)
+    assert result.sampled_tokens == num_tokens / sum(counted.calls for counted in passes)
+    proposed = sum(counted.proposed for counted in passes)
+    assert result.used == pytest.approx(sum(counted.used for counted in passes) / proposed)

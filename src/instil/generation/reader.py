@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, first_tensor, to_float32
+from instil.generation.eager import eager_passes
 from instil.generation.lockstep import Lockstep, is_sharded
 from instil.roles import IMAGE_TOKENS
 
@@ -89,7 +90,8 @@ class CachedDecoder:
         rows = {"input_ids": ids[:, : mask.shape[1]], "attention_mask": mask}
         if self.image_tokens is not None:
             rows[IMAGE_TOKENS] = self.image_tokens[:, : mask.shape[1]] * mask
-        logits: Tensor = self.forward(rows | self.other_keys)["logits"]
+        with eager_passes(self.forward):
+            logits: Tensor = self.forward(rows | self.other_keys)["logits"]
         return logits[torch.arange(len(last), device=last.device), last]
 
     def _read(self, ids: Tensor, position: Tensor) -> Outputs:
@@ -99,7 +101,8 @@ class CachedDecoder:
             "position_ids": position,
             "past": self.cache,
         }
-        outputs = self.forward(rows | self.other_keys)
+        with eager_passes(self.forward):
+            outputs = self.forward(rows | self.other_keys)
         if "past" not in outputs:
             raise NoCacheError
         self.cache = outputs["past"]

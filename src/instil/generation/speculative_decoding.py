@@ -35,15 +35,32 @@ class Acceptance(NamedTuple):
 
     Attributes:
         expected: mean probability that a proposed token is accepted.
-        sampled: share of the proposed tokens that were accepted.
+        sampled: share of the proposed tokens that were accepted, one proposal for each token.
         expected_tokens: tokens per forward pass of the target, from ``expected``.
         sampled_tokens: tokens per forward pass of the target, counted.
+        used: share of all proposals that became text. Those after a rejection in the same pass are
+            lost, as in ``draft_n_accepted / draft_n`` of llama.cpp.
     """
 
     expected: float
     sampled: float
     expected_tokens: float
     sampled_tokens: float
+    used: float
+
+
+class Passes(NamedTuple):
+    """Forward passes of the target for a text.
+
+    Attributes:
+        calls: number of passes.
+        proposed: number of tokens that the draft proposed.
+        used: number of proposed tokens that became text.
+    """
+
+    calls: int
+    proposed: int
+    used: int
 
 
 def propose_token(draft_logits: Tensor, target_logits: Tensor, uniforms: Tensor) -> Proposal:
@@ -101,30 +118,33 @@ def tokens_per_call(acceptance: float, num_draft_tokens: int) -> float:
     return (1 - acceptance ** (num_draft_tokens + 1)) / (1 - acceptance)
 
 
-def count_calls(is_accepted: Sequence[bool], num_draft_tokens: int) -> int:
+def count_passes(is_accepted: Sequence[bool], num_draft_tokens: int) -> Passes:
     """Count the forward passes of the target for a text.
 
-    A pass checks the next ``num_draft_tokens`` proposals, keeps those before the first rejection,
-    and adds one token of the target.
+    A pass checks the next ``num_draft_tokens`` proposals, uses those before the first rejection,
+    and adds one token of the target. Nothing is proposed beyond the text.
 
     Args:
         is_accepted: whether the proposal for each token of the text is accepted.
         num_draft_tokens: number of tokens that the draft proposes at a time.
 
+    Returns:
+        Numbers of passes, proposals and used proposals.
+
     Example:
-        >>> count_calls([True, True, False, True, True], num_draft_tokens=2)
-        2
+        >>> count_passes([True, True, False, True, True], num_draft_tokens=2)
+        Passes(calls=2, proposed=3, used=3)
     """
-    calls = 0
-    position = 0
+    calls = proposed = used = position = 0
     while position < len(is_accepted):
-        end = position + num_draft_tokens
-        while position < min(end, len(is_accepted)) and is_accepted[position]:
-            position += 1
-        # The token of the target: in place of the rejected one, or after the last accepted one.
-        position += 1
-        calls += 1
-    return calls
+        # The last token of a pass is that of the target.
+        size = min(num_draft_tokens, len(is_accepted) - position - 1)
+        num_used = 0
+        while num_used < size and is_accepted[position + num_used]:
+            num_used += 1
+        position += num_used + 1
+        calls, proposed, used = calls + 1, proposed + size, used + num_used
+    return Passes(calls, proposed, used)
 
 
 @torch.no_grad()
@@ -137,6 +157,7 @@ def draft_acceptance(
     max_new_tokens: int | None = None,
     vocabulary: int | None = None,
     num_draft_tokens: int = 4,
+    greedy: bool = False,
 ) -> Acceptance:
     """Measure the acceptance of a draft on texts of the target after the prompts of a batch.
 
@@ -149,16 +170,21 @@ def draft_acceptance(
         max_new_tokens: see ``generation.rollout.generate_with``.
         vocabulary: see ``generation.rollout.generate_with``.
         num_draft_tokens: number of tokens that the draft proposes at a time.
+        greedy: whether both networks select their most likely tokens, instead of sampling.
 
     Returns:
-        Means over the tokens of all texts, at temperature 1.
+        Means over the tokens of all texts, at temperature 1 or, with ``greedy``, 0.
     """
     accepted: list[Tensor] = []
     probabilities: list[Tensor] = []
 
     def choose(logits: Sequence[Tensor], uniforms: Tensor) -> tuple[Tensor, Tensor]:
         size = min(side.shape[-1] for side in logits)
-        proposal = propose_token(logits[0][:, :size], logits[1][:, :size], uniforms)
+        draft_logits, target_logits = (side[:, :size] for side in logits)
+        if greedy:
+            proposal = _most_likely(draft_logits, target_logits)
+        else:
+            proposal = propose_token(draft_logits, target_logits, uniforms)
         accepted.append(proposal.is_accepted)
         probabilities.append(proposal.acceptance)
         return proposal.token, proposal.acceptance
@@ -180,6 +206,13 @@ def draft_acceptance(
     )
 
 
+def _most_likely(draft_logits: Tensor, target_logits: Tensor) -> Proposal:
+    """Return the most likely token of the target, accepted if it is that of the draft."""
+    token = target_logits.argmax(-1)
+    is_accepted = draft_logits.argmax(-1) == token
+    return Proposal(token, is_accepted, is_accepted.float())
+
+
 def _summarize(
     is_accepted: Tensor, probability: Tensor, lengths: Sequence[int], num_draft_tokens: int
 ) -> Acceptance:
@@ -189,10 +222,12 @@ def _summarize(
     is_text = torch.arange(probability.shape[1])[None] < torch.tensor(lengths)[:, None]
     num_tokens = max(sum(lengths), 1)
     expected = probability.double().cpu()[is_text].sum().item() / num_tokens
-    calls = sum(count_calls(row, num_draft_tokens) for row in rows)
+    passes = [count_passes(row, num_draft_tokens) for row in rows]
+    calls, proposed, used = (sum(column) for column in zip(*passes, strict=True))
     return Acceptance(
         expected,
         sum(map(sum, rows)) / num_tokens,
         tokens_per_call(expected, num_draft_tokens),
         sum(lengths) / max(calls, 1),
+        used / max(proposed, 1),
     )

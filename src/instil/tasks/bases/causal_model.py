@@ -204,7 +204,10 @@ def _cache_name(module: nn.Module) -> str:
 def _parameters_of(module: nn.Module) -> frozenset[str]:
     """Parameter names of a forward; read for each token, inspected once."""
     # The function and not the bound method: the cache of results must not keep a model alive.
-    return _parameters(getattr(module.forward, "__func__", module.forward))
+    function = getattr(module.forward, "__func__", module.forward)
+    # torch.compile traces through the cache of results, and warns about it.
+    uncached = _parameters.__wrapped__
+    return uncached(function) if torch.compiler.is_compiling() else _parameters(function)
 
 
 @functools.lru_cache(8)

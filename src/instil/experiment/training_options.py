@@ -56,6 +56,7 @@ def build_training(
         checkpoint_every=train.checkpoint_every,
         checkpoint_steps=train.checkpoint_steps,
         checkpoint_minutes=train.checkpoint_minutes,
+        log_steps=train.log_steps,
         sync_batch_norm=train.sync_batch_norm,
         activation_checkpointing=train.activation_checkpointing,
         average=train.average,

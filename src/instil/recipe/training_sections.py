@@ -160,6 +160,10 @@ class TrainConfig(Section):
     evaluate_steps: PositiveInt | None = None
     """Steps between evaluations, instead of ``evaluate_every``."""
 
+    log_steps: PositiveInt | None = None
+    """Steps between records of losses, learning rate, speed and memory in ``metrics.jsonl``, in
+    addition to those of epochs and evaluations."""
+
     allow_coupled_cut: bool = False
     """Whether a loss that couples the samples of a batch may see micro-batches."""
 

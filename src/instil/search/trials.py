@@ -111,6 +111,7 @@ def make_trial(
         "checkpoint_every": None,
         "checkpoint_steps": None,
         "checkpoint_minutes": None,
+        "log_steps": None,
     }
     data["seeds"] = [seed]
     # Without the candidates, on which no training depends: keys of earlier versions stay valid.

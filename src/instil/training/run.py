@@ -102,6 +102,8 @@ class Run:
                 self.log(True)
                 if self.exported.is_finished:
                     break
+            elif self.record_is_due(length):
+                self.log(False)
             if self.checkpoint_is_due_within_epoch():
                 self.save()
             self.speed.start()
@@ -168,6 +170,13 @@ class Run:
         self.records.append(record)
         if self.report is not None:
             self.report(record)
+
+    def record_is_due(self, length: int | None) -> bool:
+        """Whether a record without metrics is due after this step, which is not an epoch's last."""
+        steps = self.training.log_steps
+        return (
+            bool(steps) and self.state.step % (steps or 1) == 0 and self.state.epoch_step != length
+        )
 
     def checkpoint_is_due(self, is_done: bool) -> bool:
         """Whether a checkpoint is written at the end of the current epoch."""

@@ -20,6 +20,7 @@ COUNTS = (
     "evaluate_steps",
     "checkpoint_every",
     "checkpoint_steps",
+    "log_steps",
 )
 
 
@@ -54,6 +55,8 @@ class Training:
         checkpoint_steps: number of steps between checkpoints; None: none. If one of both is set,
             the end of the training has a checkpoint too.
         checkpoint_minutes: largest age of the last checkpoint in minutes; None: no limit.
+        log_steps: number of steps between records of losses, learning rate and speed within an
+            epoch; None: none. Every epoch and evaluation has a record, too.
         sync_batch_norm: over several processes, BatchNorm layers use the statistics of the global
             batch.
         activation_checkpointing: the repeated blocks of trained networks keep only their inputs,
@@ -97,6 +100,7 @@ class Training:
     checkpoint_every: int | None = None
     checkpoint_steps: int | None = None
     checkpoint_minutes: float | None = None
+    log_steps: int | None = None
     sync_batch_norm: bool = True
     activation_checkpointing: bool = False
     average: float | None = None

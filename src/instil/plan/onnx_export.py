@@ -23,7 +23,8 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
     """Write ``student.onnx``, and with ``int8`` also ``student.int8.onnx``.
 
     Test metrics and latency of each file are added to ``result.json``. A task that ``ExportsParts``
-    writes one file per part instead, such as ``student.encoder.onnx``.
+    writes one file per part instead, such as ``student.encoder.onnx``. A detector of any number of
+    objects is not quantized.
 
     Args:
         folder: run folder to write to.
@@ -43,6 +44,9 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
     if isinstance(experiment.task, ExportsParts):
         _export_parts(folder, experiment, experiment.task.export_parts(net, batch), int8)
         return
+    if experiment.task.object_outputs:
+        _export_detector(folder, experiment, net, batch)
+        return
     # An estimator has no weights to quantize; integer layers are quantized in student.onnx.
     int8 = int8 and not isinstance(net.model, SklearnModel) and not is_integer(net)
     exports = write_graphs(folder.path, experiment, net, batch, int8)
@@ -55,6 +59,25 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
     facts = experiment.facts_for(exported_student(experiment.recipe))
     if isinstance(facts.get(FACT), str):
         _export_raw_rows(folder, experiment, net, RawRows.from_json(str(facts[FACT])))
+
+
+def _export_detector(folder: RunFolder, experiment: Experiment, net: Net, batch: Batch) -> None:
+    """Write ``student.onnx`` of a detector, which reads one image and returns its objects."""
+    from instil.export.detector_onnx import detector_to_onnx
+    from instil.export.latency import measure
+    from instil.export.onnx_labels import describe
+    from instil.export.session import Session
+
+    task = experiment.task
+    path = folder.path / "student.onnx"
+    name = reads_of(net.call).get("image", "image")
+    classes = experiment.splits.classes
+    metadata = describe(net, experiment.recipe.task.name, classes, experiment.shape, ["image"])
+    facts = detector_to_onnx(net, batch, path, name, metadata)
+    session = Session(path, task.object_outputs)
+    facts |= evaluate_export(experiment, Net(session, task.call_exported))
+    facts["latency"] = measure(session, batch)
+    add_exports(folder, {"onnx": facts})
 
 
 def _export_raw_rows(folder: RunFolder, experiment: Experiment, net: Net, rows: RawRows) -> None:

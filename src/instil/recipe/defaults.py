@@ -54,9 +54,7 @@ def resolve_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     if whole.get("baselines") is None:
         whole["baselines"] = _baselines(whole, task)
     if whole.get("export") is None:
-        unexported_kinds = getattr(task, "unexported_kinds", ())
-        has_exported_kind = _label_kind(whole, task) not in unexported_kinds
-        whole["export"] = getattr(task, "exports", True) and has_exported_kind
+        whole["export"] = getattr(task, "exports", True)
     # A list, because the loop replaces the sections that the generator reads.
     for kind, name, options, path in list(named_methods(whole)):
         if kind != "optimizer" and name in catalogue.names(kind):

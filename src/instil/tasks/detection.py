@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from instil.cards import form_of
-from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
+from instil.core import UNLABELLED, Batch, Card, Outputs, batch_size, to_float32
 from instil.data.augmentation import BoxAugmentation
 from instil.data.samples import Samples
 from instil.functional.boxes import box_iou
@@ -123,7 +123,6 @@ class Detection(Task):
     augmentation = BoxAugmentation
     kinds = ("single", "boxes")
     baselines: ClassVar = {"single": ("alone",), "boxes": ("alone",)}
-    unexported_kinds = ("boxes",)
     call = staticmethod(call)
 
     def __init__(self, kind: LabelKind = "single"):
@@ -133,6 +132,7 @@ class Detection(Task):
             self.label_objectives = ("own_loss",)
             self.headline = "map"
             self.secondary = ("map_50",)
+            self.object_outputs = ("boxes", "scores", "labels")
             self.compares_teacher = False
 
     def to_batch(self, inputs: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
@@ -172,6 +172,16 @@ class Detection(Task):
 
     def check_evaluated(self, samples: Samples, name: str) -> None:
         check_has_label(samples, name, "box" if self.kind == "boxes" else "label")
+
+    def call_exported(self, graph: Callable[[Batch], Outputs], batch: Batch) -> Outputs:
+        """Return the outputs of an exported student; a graph of many objects reads one image."""
+        if self.kind != "boxes":
+            return graph(batch)
+        rows = []
+        for index in range(batch_size(batch)):
+            row = {key: value[index : index + 1] for key, value in batch.items()}
+            rows.append(graph(row))
+        return {"detections": tuple(rows)}
 
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None

@@ -49,7 +49,7 @@ class Task(ExtraMetrics):
         decision_roles: outputs of the teacher that ``decisions`` keeps; empty for ``roles``.
         baselines: for each kind of labels, the arms that a gain must exceed.
         exports: whether a student is a graph, as ONNX needs it.
-        unexported_kinds: kinds of labels whose students are not.
+        object_outputs: outputs of that graph if it reads one image and finds any number of objects.
         compares_teacher: whether ``evaluate`` compares a student with its teacher.
         has_token_outputs: whether outputs are distributions over the tokens of a tokenizer.
         draws_noise: whether outputs depend on noise that is drawn in every step.
@@ -69,7 +69,7 @@ class Task(ExtraMetrics):
     method_tasks: ClassVar[tuple[str, ...]] = ("classification",)
     baselines: ClassVar[Mapping[str, tuple[str, ...]]] = {"single": ("alone",)}
     exports: bool = True
-    unexported_kinds: ClassVar[tuple[str, ...]] = ()
+    object_outputs: tuple[str, ...] = ()
     compares_teacher: bool = True
     has_token_outputs: ClassVar[bool] = False
     draws_noise: ClassVar[bool] = False
@@ -85,8 +85,6 @@ class Task(ExtraMetrics):
             expected = f"{', '.join(others)} or {last}" if others else last
             raise ValueError(f"labels are {expected}, not '{kind}'")
         self.kind = kind
-        if kind in self.unexported_kinds:
-            self.exports = False
 
     def set_classes(self, classes: Sequence[str]) -> None:
         """Receive the class names of the data; most tasks do not need them."""

@@ -13,6 +13,7 @@ from instil.functional.boxes import boxes_as_fractions, centres
 from instil.functional.edge_distributions import expected_boxes
 from instil.items import UNLABELLED, Batch, Outputs
 from instil.tasks.bases.dense_outputs import DISTRIBUTIONS, PREDICTIONS
+from instil.tasks.bases.yolo_suppression import suppressed
 
 SMALLEST_SCORE = 0.001
 """Smallest score of a detection, as in the validation of ultralytics."""
@@ -127,23 +128,33 @@ def _detections(
     model: Any, decoded: Tensor, originals: Tensor, images: Tensor
 ) -> tuple[dict[str, Tensor], ...]:
     """Objects of each image, in pixels of the batch."""
-    from ultralytics.utils.nms import non_max_suppression
-
-    rows = non_max_suppression(
-        decoded.float(),
-        SMALLEST_SCORE,
-        LARGEST_OVERLAP,
-        multi_label=True,
-        max_det=model.model[-1].max_det,
-        max_time_img=SECONDS_PER_IMAGE,
-        end2end=model.end2end,
-    )
+    most = model.model[-1].max_det
+    if torch.onnx.is_in_onnx_export():
+        rows = [suppressed(decoded, SMALLEST_SCORE, LARGEST_OVERLAP, most, model.end2end)]
+    else:
+        rows = _suppressed(model, decoded, most)
     height, width = (originals.shape[axis] / images.shape[axis] for axis in (-2, -1))
     scale = torch.tensor([width, height, width, height], device=decoded.device)
     return tuple(
         {"boxes": row[:, :4] * scale, "labels": row[:, 5].long(), "scores": row[:, 4]}
         for row in rows
     )
+
+
+def _suppressed(model: Any, decoded: Tensor, most: int) -> list[Tensor]:
+    """Edges, scores and class indices (K, 6) of the objects of each image."""
+    from ultralytics.utils.nms import non_max_suppression
+
+    rows: list[Tensor] = non_max_suppression(
+        decoded.float(),
+        SMALLEST_SCORE,
+        LARGEST_OVERLAP,
+        multi_label=True,
+        max_det=most,
+        max_time_img=SECONDS_PER_IMAGE,
+        end2end=model.end2end,
+    )
+    return rows
 
 
 def _dense_outputs(

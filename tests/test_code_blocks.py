@@ -96,6 +96,7 @@ EXECUTED = {
     "modalities/diffusion.md": [
         "yaml: test_recipe_and_sampler_of_diffusion",
         "yaml: test_network_of_diffusers",
+        "yaml: test_pipeline_of_diffusers",
         "yaml: test_stages_of_diffusion",
         "python: test_recipe_and_sampler_of_diffusion",
         "python: test_recipe_and_sampler_of_diffusion",

@@ -48,7 +48,7 @@ class Denoiser(nn.Module):
             whose names are its attribute ``scalars``.
         parameterisation: ``eps``, ``x0``, ``v``, ``flow``, ``edm`` or ``consistency``; or a dict of
             ``type`` and the options of its class, as for the schedule and the times.
-        schedule: ``cosine``, ``flow``, ``linear`` or ``karras``.
+        schedule: ``cosine``, ``flow``, ``linear``, ``betas`` or ``karras``.
         times: distribution of training times: ``uniform``, ``log_normal``, ``logit_normal`` or
             ``grid``.
         num_classes: number of classes that the network reads, without the class for no label,

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,7 @@ from instil.cards import Fraction, NonNegativeInt, PositiveInt
 from instil.catalogue.user_code import UntrustedCode
 from instil.functional.diffusion.parts import PartSpec
 from instil.modules.denoiser import Denoiser
+from instil.networks.diffusers_scheduler import merged_parts, scheduler_file_of
 
 
 def denoiser(
@@ -25,13 +27,15 @@ def denoiser(
     network_options: Mapping[str, Any] | None = None,
     conditional: bool = False,
     pretrained: bool = False,
-    parameterisation: PartSpec = "v",
-    schedule: PartSpec = "cosine",
+    parameterisation: PartSpec | None = None,
+    schedule: PartSpec | None = None,
     times: PartSpec = "uniform",
     label_dropout: Fraction = 0.1,
     steps: PositiveInt = 32,
-    solver: str = "ddim",
+    solver: str | None = None,
     guidance: float = 0.0,
+    scheduler: str | None = None,
+    base: Path = Path(),
 ) -> nn.Module:
     """Build a diffusion model for the task ``diffusion``.
 
@@ -47,25 +51,29 @@ def denoiser(
         conditional: whether the model reads the class of an image.
         pretrained: whether the library of the network loads its weights.
         parameterisation: ``eps``, ``x0``, ``v``, ``flow``, ``edm`` or ``consistency``; or a mapping
-            of ``type`` and its options, as for the schedule and the times.
-        schedule: noise schedule: ``cosine``, ``flow``, ``linear`` or ``karras``.
+            of ``type`` and its options, as for the schedule and the times. None: that of the
+            scheduler, or ``v`` without one.
+        schedule: noise schedule: ``cosine``, ``flow``, ``linear``, ``betas`` or ``karras``. None:
+            that of the scheduler, or ``cosine`` without one.
         times: distribution of training times: ``uniform``, ``log_normal``, ``logit_normal`` or
             ``grid``.
         label_dropout: share of training samples without class, for guidance.
         steps: number of sampling steps.
-        solver: ``ddim``, ``euler``, ``heun``, ``dpm_solver`` or ``consistency``.
+        solver: ``ddim``, ``euler``, ``heun``, ``dpm_solver`` or ``consistency``. None: that of the
+            scheduler, or ``ddim`` without one.
         guidance: weight of classifier-free guidance in sampling.
+        scheduler: folder of a saved pipeline of diffusers, or of its scheduler, which defines
+            parameterisation, schedule and solver. None: the folder ``path`` of a network of
+            diffusers, if it has one. ``none``: no scheduler is read.
+        base: folder of the recipe, from which relative paths start.
 
     Raises:
         ValueError: for unknown or contradictory options.
     """
-    if conditional and not classes:
-        raise ValueError(
-            "conditional: the data have no classes. Expected labelled images. Set conditional: "
-            "false"
-        )
-    num_classes = classes if conditional else 0
+    num_classes = _num_classes(classes, conditional)
     options = dict(network_options or {})
+    file = scheduler_file_of(network, options, scheduler, base)
+    parts = merged_parts(file, parameterisation, schedule, solver)
     if network.startswith("diffusers:") and "path" not in options:
         options = _diffusers_options(network, channels, size, num_classes) | options
     facts = {"channels": channels, "size": size, "classes": num_classes}
@@ -73,15 +81,25 @@ def denoiser(
         model = build_part(network, options, pretrained=pretrained, **facts)
     return Denoiser(
         model,
-        parameterisation=parameterisation,
-        schedule=schedule,
+        parameterisation=parts.parameterisation,
+        schedule=parts.schedule,
         times=times,
         num_classes=num_classes,
         label_dropout=label_dropout,
         steps=steps,
-        solver=solver,
+        solver=parts.solver,
         guidance=guidance,
     )
+
+
+def _num_classes(classes: int, conditional: bool) -> int:
+    """Number of classes that the model reads."""
+    if conditional and not classes:
+        raise ValueError(
+            "conditional: the data have no classes. Expected labelled images. Set conditional: "
+            "false"
+        )
+    return classes if conditional else 0
 
 
 @contextlib.contextmanager

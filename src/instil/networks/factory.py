@@ -17,6 +17,7 @@ from instil.cards import suggestion
 from instil.cards.bounds import require_in_bounds
 from instil.catalogue.user_code import UntrustedCode, declared_models, user_function
 from instil.data.paths import MissingPath
+from instil.networks.diffusers_scheduler import scheduler_text
 from instil.networks.inputs import input_of
 from instil.networks.model_source import ModelRequest
 from instil.networks.source_registry import find_source, source_names
@@ -131,9 +132,12 @@ def code_of(spec: str, base: Path, options: Mapping[str, Any] | None = None) -> 
     source, _, name = spec.rpartition(":")
     if source in OWN_SOURCES:
         inner = options or {}
-        if name not in WRAPPERS or "network" not in inner:
+        if name not in WRAPPERS:
             return ""
-        return code_of(str(inner["network"]), base, inner.get("network_options"))
+        code = scheduler_text(inner, base)
+        if "network" not in inner:
+            return code
+        return code + code_of(str(inner["network"]), base, inner.get("network_options"))
     model_source = find_source(spec)
     if model_source is not None:
         return model_source.identity(_request(spec, dict(options or {}), {}, base))

@@ -160,8 +160,8 @@ def test_unknown_names_have_a_clear_error() -> None:
         time_distribution("normal")
     with pytest.raises(ValueError, match=r"times.men: log_normal has no such option.*mean"):
         time_distribution({"type": "log_normal", "men": 0})
-    with pytest.raises(ValueError, match=r"schedule.rho: flow has no such option. Expected none"):
-        noise_schedule({"type": "flow", "rho": 7})
+    with pytest.raises(ValueError, match=r"schedule.rho: cosine has no such option. Expected none"):
+        noise_schedule({"type": "cosine", "rho": 7})
     with pytest.raises(ValueError, match=r"sigma_data: Expected a number above 0, got 0"):
         parameterisation({"type": "edm", "sigma_data": 0})
     with pytest.raises(ValueError, match=r"schedule.max_time - schedule.min_time: Expected"):

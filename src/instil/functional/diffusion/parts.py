@@ -40,7 +40,7 @@ def build_part(key: str, spec: PartSpec, kinds: Mapping[str, type[Part]]) -> Par
             expected = f"one of {', '.join(parameters)}" if parameters else "none"
             raise ValueError(
                 f"{key}.{option}: {name} has no such option. Expected {expected}."
-                f"{suggestion(option, parameters)}"
+                f"{suggestion(option, parameters, is_listed=True)}"
             )
     return kinds[name](**options)
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from instil.functional.diffusion.beta_schedules import LinearBetaSchedule, ShapedBetaSchedule
 from instil.functional.diffusion.noise_schedule import NoiseSchedule, check_steps
 from instil.functional.diffusion.parts import PartSpec, build_part, require_positive
 
@@ -34,10 +35,31 @@ class CosineSchedule(NoiseSchedule):
 
 
 class FlowSchedule(NoiseSchedule):
-    """Straight path from image to noise (Liu et al. 2023): ``alpha = 1 - t``, ``sigma = t``."""
+    """Straight path from image to noise (Liu et al. 2023): ``alpha = 1 - t``, ``sigma = t``.
+
+    Args:
+        shift: factor by which a sampler moves its times to the noise (Esser et al. 2024, Eq. 23).
+        num_times: largest time that the network reads.
+
+    Raises:
+        ValueError: if one of them is not above 0.
+    """
 
     name = "flow"
     ends_in_noise = True
+
+    def __init__(self, shift: float = 1.0, num_times: int = 1000) -> None:
+        require_positive("schedule.shift", shift)
+        require_positive("schedule.num_times", num_times)
+        self.shift = shift
+        self.num_times = num_times
+
+    def network_time(self, time: Tensor) -> Tensor:
+        return self.num_times * time
+
+    def grid(self, steps: int) -> Tensor:
+        times = super().grid(steps)
+        return self.shift * times / (1 + (self.shift - 1) * times)
 
     def alpha(self, time: Tensor) -> Tensor:
         return 1 - time
@@ -50,63 +72,6 @@ class FlowSchedule(NoiseSchedule):
 
     def time_of_ratio(self, ratio: Tensor) -> Tensor:
         return (ratio / (1 + ratio)).clamp(self.min_time, self.max_time)
-
-
-class LinearBetaSchedule(NoiseSchedule):
-    """Variance-preserving schedule with linear betas (Ho et al. 2020, section 4).
-
-    Time ``(i + 1) / num_times`` is step ``i`` of the paper's code; times between two steps are
-    interpolated in the logarithm of the signal variance.
-
-    Args:
-        num_times: number of discrete times.
-        first_beta: beta of the first time.
-        last_beta: beta of the last time.
-    """
-
-    name = "linear"
-
-    def __init__(
-        self, num_times: int = 1000, first_beta: float = 1e-4, last_beta: float = 0.02
-    ) -> None:
-        self.num_times = num_times
-        betas = torch.linspace(first_beta, last_beta, num_times, dtype=torch.float64)
-        log_variance = torch.cat([torch.zeros(1, dtype=torch.float64), (-betas).log1p().cumsum(0)])
-        self.log_variance = log_variance
-
-    def network_time(self, time: Tensor) -> Tensor:
-        return self.num_times * time - 1
-
-    def _log_variance(self, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Logarithm of the signal variance, and its derivative."""
-        table = self.log_variance.to(time)
-        position = time * self.num_times
-        # Ceiling: at a discrete time the derivative is that of the interval of smaller times.
-        upper = position.detach().ceil().clamp(1, self.num_times)
-        index = upper.long()
-        slope = table[index] - table[index - 1]
-        return table[index] + (position - upper) * slope, slope * self.num_times
-
-    def alpha(self, time: Tensor) -> Tensor:
-        return (self._log_variance(time)[0] / 2).exp()
-
-    def sigma(self, time: Tensor) -> Tensor:
-        # expm1 keeps the small variance of the first times.
-        return (-self._log_variance(time)[0].expm1()).sqrt()
-
-    def rates(self, time: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, sigma = self.alpha(time), self.sigma(time)
-        alpha_rate = alpha * self._log_variance(time)[1] / 2
-        return alpha_rate, -alpha * alpha_rate / sigma
-
-    def time_of_ratio(self, ratio: Tensor) -> Tensor:
-        log_variance = -ratio.square().log1p()
-        table = self.log_variance.to(ratio)
-        # The table decreases, so it is searched with the opposite sign.
-        upper = torch.searchsorted(-table, -log_variance.contiguous()).clamp(1, self.num_times)
-        share = (log_variance - table[upper - 1]) / (table[upper] - table[upper - 1])
-        time = (upper - 1 + share) / self.num_times
-        return time.clamp(self.min_time, self.max_time)
 
 
 class KarrasSchedule(NoiseSchedule):
@@ -166,7 +131,13 @@ class KarrasSchedule(NoiseSchedule):
 
 SCHEDULES: dict[str, type[NoiseSchedule]] = {
     schedule.name: schedule
-    for schedule in (CosineSchedule, FlowSchedule, LinearBetaSchedule, KarrasSchedule)
+    for schedule in (
+        CosineSchedule,
+        FlowSchedule,
+        LinearBetaSchedule,
+        ShapedBetaSchedule,
+        KarrasSchedule,
+    )
 }
 """Noise schedules by name."""
 
@@ -175,8 +146,8 @@ def noise_schedule(spec: PartSpec) -> NoiseSchedule:
     """Noise schedule.
 
     Args:
-        spec: ``cosine``, ``flow``, ``linear`` or ``karras``; or the options of its class with
-            ``type``, such as ``{"type": "karras", "max_time": 20}``.
+        spec: ``cosine``, ``flow``, ``linear``, ``betas`` or ``karras``; or the options of its class
+            with ``type``, such as ``{"type": "karras", "max_time": 20}``.
 
     Raises:
         ValueError: for an unknown name or option.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -26,6 +27,8 @@ LOADING = (
     "token",
 )
 """Options of ``from_pretrained``."""
+SUFFIXES = (".json", ".safetensors", ".bin")
+"""Endings of the files of a network: its configuration and its weights."""
 
 
 class DiffusersSource(ModelSource):
@@ -40,6 +43,13 @@ class DiffusersSource(ModelSource):
     package = "diffusers"
     extra = "diffusion"
     has_weights = True
+
+    def files(self, request: ModelRequest) -> list[Path]:
+        path = request.options.get("path")
+        if path is None:
+            return []
+        folder = request.base / path / str(request.options.get("subfolder") or "")
+        return sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES)
 
     def build(self, request: ModelRequest) -> nn.Module:
         diffusers = self.library(request.spec)

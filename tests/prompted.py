@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch
@@ -75,11 +76,14 @@ class PromptNet(nn.Module):
         input_points: Tensor | None = None,
         input_labels: Tensor | None = None,
         input_boxes: Tensor | None = None,
+        input_masks: Tensor | None = None,
         multimask_output: bool = True,
     ) -> Masks:
         assert multimask_output
         prompt: Any = self.prompt_encoder(input_points, input_labels, input_boxes)
         mixed = image_embeddings[:, None] * (1 + prompt)[..., None, None]
+        if input_masks is not None:
+            mixed = mixed + F.avg_pool2d(input_masks, 4)[:, None]
         masks = self.mask_decoder[0](mixed.flatten(0, 1)).unflatten(0, mixed.shape[:2])
         return Masks(masks, self.mask_decoder[1](prompt).sigmoid())
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from instil.core import Batch, Net, Objective
+from instil.core import Batch, Net, Objective, Outputs
 from instil.functional.masks import best_masks
+from instil.networks import factory
 from instil.objectives.labels.segment_anything import SegmentAnything
 from instil.objectives.logits.edge_sam import EdgeSAM
-from instil.schemes.offline.prompt_loop import PromptLoop
+from instil.schemes.offline.prompt_loop import MASK_ROLES, PromptLoop
 from instil.tasks.bases.prompted_call import prompted_call
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
@@ -31,7 +34,12 @@ def alone() -> PromptLoop:
     return PromptLoop(net(4, 1), None, {"segment_anything": SegmentAnything()}, 1)
 
 
-@pytest.mark.parametrize("make", [scheme, alone])
+def with_masks() -> PromptLoop:
+    losses: dict[str, Objective] = {"edge_sam": EdgeSAM()}
+    return PromptLoop(net(4, 1), Frozen(net(8, 2)), losses, 2, "student")
+
+
+@pytest.mark.parametrize("make", [scheme, alone, with_masks])
 def test_contracts(make: type) -> None:
     check_scheme(make, lambda step: prompted.batch(24, step))
 
@@ -96,6 +104,73 @@ def test_without_a_teacher_points_are_where_the_mask_is_wrong() -> None:
         column, row = further["points"][n, 0].long().tolist()
         value = int(further["point_labels"][n, 0])
         assert value == (-10 if n % 3 == 1 else int(label[n, row, column]))
+
+
+@pytest.mark.parametrize("source", ["student", "teacher"])
+def test_both_sides_read_the_mask_of_the_round_before(source: str) -> None:
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sides = []
+    for _ in range(2):
+        options = {"config": prompted.sam_config()}
+        model = factory.build("transformers:AutoModelForMaskGeneration", options)
+        sides.append(Net(model.eval(), prompted_call))
+    losses: dict[str, Objective] = {"edge_sam": EdgeSAM()}
+    ours = PromptLoop(sides[0], Frozen(sides[1]), losses, 1, source)  # type: ignore[arg-type]
+    batch = clocked()
+    outputs = ours.forward_both(batch)
+    first = outputs[source == "teacher"]
+    masks = best_masks(first["mask_logits"][:, :2], first["iou_scores"][:, :2])
+    plain = PromptLoop(sides[0], Frozen(sides[1]), losses, 1)
+    prompts = tuple({key: batch[key] for key in keys} for keys in GROUPS)
+    further = plain._with_points(prompts, plain_outputs(outputs), batch, 0)
+    for side, values in zip(sides, outputs, strict=True):
+        model = side.model
+        # The masks of SAM have the resolution that its prompt encoder reads.
+        size = torch.tensor([16 / 8, 16 / 8])
+        for index, prompt in enumerate(further):
+            box = {}
+            if "box" in prompt:
+                corners = (prompt["box"].float().view(-1, 2, 2) + 0.5) * size - 0.5
+                box = {"input_boxes": corners.flatten(1)[:, None]}
+            expected = model(
+                image_embeddings=values["dense_embedding"],
+                input_points=((prompt["points"] + 0.5) * size - 0.5)[:, None],
+                input_labels=prompt["point_labels"][:, None],
+                input_masks=masks[:, index, None],
+                **box,
+            )
+            torch.testing.assert_close(
+                values["mask_logits"][:, 2 + index], expected.pred_masks[:, 0]
+            )
+    assert not torch.allclose(
+        outputs[0]["mask_logits"], plain.forward_both(batch)[0]["mask_logits"]
+    )
+
+
+GROUPS = (("box",), ("points", "point_labels"))
+
+
+def plain_outputs(outputs: tuple[Outputs, Outputs]) -> tuple[Outputs, Outputs]:
+    """Outputs of the first round, with two prompts."""
+    student, teacher = ({key: each[key][:, :2] for key in MASK_ROLES} for each in outputs)
+    return student, teacher
+
+
+def test_masks_of_other_models_and_of_no_teacher_are_refused() -> None:
+    losses: dict[str, Objective] = {"segment_anything": SegmentAnything()}
+    with pytest.raises(ValueError, match=r"^mask: there is no teacher\."):
+        PromptLoop(net(4, 1), None, losses, 1, "teacher")
+    with pytest.raises(ValueError, match=r"mask"):
+        PromptLoop(net(4, 1), None, losses, 1, "both")  # type: ignore[arg-type]
+
+    class NoMasks(prompted.PromptNet):
+        def forward(self, image_embeddings: Any, **prompts: Any) -> Any:  # type: ignore[override]
+            return super().forward(image_embeddings, **prompts)
+
+    ours = PromptLoop(Net(NoMasks(4), prompted_call), None, losses, 1, "student")
+    with pytest.raises(ValueError, match=r"^NoMasks reads no mask as a prompt\."):
+        ours.forward_both(clocked())
 
 
 def test_several_teachers_and_networks_without_masks_are_refused() -> None:

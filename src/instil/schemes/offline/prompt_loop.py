@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from annotated_types import Ge
@@ -21,6 +21,7 @@ from instil.core import (
     Teacher,
     Update,
 )
+from instil.functional.choices import require_choice
 from instil.functional.keyed_random import keyed_uniform
 from instil.functional.masks import best_masks, resize_masks
 from instil.functional.prompts import PADDING, sample_points
@@ -29,6 +30,7 @@ from instil.items import replace_invalid
 STREAM = "scheme.prompt_loop.points"
 """Random stream of the points."""
 MASK_ROLES = ("mask_logits", "iou_scores")
+MaskSource = Literal["none", "student", "teacher"]
 
 
 class PromptLoop(Scheme):
@@ -39,8 +41,11 @@ class PromptLoop(Scheme):
     with the same image embeddings. ``mask_logits`` and ``iou_scores`` of both sides have the
     prompts of all rounds. Without a teacher, points are drawn where the student's mask is wrong.
 
+    With ``mask``, prompts of later rounds also have the mask of the round before: the logits of the
+    candidate with the best predicted overlap, without gradient, as in the training of SAM.
+
     Raises:
-        ValueError: if the student has no ``mask_logits``.
+        ValueError: if the student has no ``mask_logits``, and for masks of a missing teacher.
     """
 
     card = Card(
@@ -56,7 +61,8 @@ class PromptLoop(Scheme):
         use="For the objective edge_sam, after a stage with mobile_sam. Without a teacher, with "
         "segment_anything, it is the interactive training of SAM.",
         pitfalls="Each round runs both mask decoders once per prompt; the image encoders run once "
-        "per step. The teacher decodes prompts of the student, so its masks cannot be recorded.",
+        "per step. The teacher decodes prompts of the student, so its masks cannot be recorded. "
+        "With mask, the teacher must have learned from masks as prompts, as SAM has.",
         deviations="Every step has all prompts of the data; the code draws box or points for each "
         "batch. The masks of a round are those with the best overlap that the teacher predicts, as "
         "in the code. Prompts whose masks agree get no point.",
@@ -68,6 +74,13 @@ class PromptLoop(Scheme):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         rounds: Annotated[int, Ge(0), Doc("number of rounds after the first")] = 1,
+        mask: Annotated[
+            MaskSource,
+            Doc(
+                "further prompt of later rounds: none; student or teacher: the mask of the round "
+                "before of this side, for both sides"
+            ),
+        ] = "none",
     ):
         super().__init__(student, teacher, objectives)
         if teacher is not None and not hasattr(teacher, "net"):
@@ -75,7 +88,11 @@ class PromptLoop(Scheme):
                 f"scheme: {type(teacher).__name__} has no mask decoder. Expected one teacher that "
                 "is a network. Use one teacher, without ensemble and store"
             )
+        require_choice("mask", mask, get_args(MaskSource))
+        if mask == "teacher" and teacher is None:
+            raise ValueError("mask: there is no teacher. Expected none or student, got teacher")
         self.rounds = rounds
+        self.mask = mask
 
     def teacher_roles(self) -> set[str]:
         # The rounds read masks and scores, whatever the objectives read.
@@ -93,6 +110,7 @@ class PromptLoop(Scheme):
         rounds = [(student, teacher)]
         for index in range(self.rounds):
             prompts = self._with_points(prompts, rounds[-1], batch, index)
+            prompts = self._with_masks(prompts, rounds[-1], batch)
             rounds.append(self._decode(batch, prompts, student, teacher))
         students, teachers = zip(*rounds, strict=True)
         return _joined(students), _joined(teachers) if teacher else teacher
@@ -120,6 +138,20 @@ class PromptLoop(Scheme):
                 label = torch.cat([prompt["point_labels"].to(label), label], 1)
             further.append({**prompt, "points": point, "point_labels": label})
         return tuple(further)
+
+    def _with_masks(
+        self,
+        prompts: tuple[Mapping[str, Tensor], ...],
+        outputs: tuple[Outputs, Outputs],
+        batch: Batch,
+    ) -> tuple[Mapping[str, Tensor], ...]:
+        """Prompts, each with the mask of the round before."""
+        if self.mask == "none":
+            return prompts
+        side = outputs[self.mask == "teacher"]
+        masks = best_masks(side["mask_logits"].detach(), side["iou_scores"].detach())
+        masks = replace_invalid(masks, batch)
+        return tuple({**prompt, "mask": masks[:, i]} for i, prompt in enumerate(prompts))
 
     def _decode(
         self, batch: Batch, prompts: Any, student: Outputs, teacher: Outputs

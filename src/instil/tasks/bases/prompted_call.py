@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
+from instil.functional.masks import resize_masks
 from instil.tasks.classification import preprocess
 
 MASK_ROLES = frozenset({"mask_logits", "iou_scores"})
@@ -16,7 +18,10 @@ MASK_ROLES = frozenset({"mask_logits", "iou_scores"})
 PARTS = ("vision_encoder", "prompt_encoder", "mask_decoder")
 """Parts of a model that segments prompted objects."""
 Prompt = Mapping[str, Tensor]
-"""``box`` (N, 4), and ``points`` (N, L, 2) with ``point_labels`` (N, L): one of both, or both."""
+"""``box`` (N, 4), and ``points`` (N, L, 2) with ``point_labels`` (N, L): one of both, or both. Also
+``mask`` (N, h, w), logits of an earlier mask, in any resolution."""
+MASK_STRIDE = 4
+"""Pixels of a mask prompt per cell of the image embedding, along each axis."""
 
 
 def prompted_call(
@@ -93,8 +98,21 @@ def _decode(
     if "points" in prompt:
         arguments["input_points"] = _scaled(prompt["points"], scale, shape)[:, None]
         arguments["input_labels"] = prompt["point_labels"][:, None]
+    if "mask" in prompt:
+        arguments["input_masks"] = _mask_prompt(network, prompt["mask"], embedding)
     result = network(image_embeddings=embedding, multimask_output=True, **arguments)
     return result.pred_masks, result.iou_scores
+
+
+def _mask_prompt(network: Any, mask: Tensor, embedding: Tensor) -> Tensor:
+    """Mask logits (N, 1, H, W) in the resolution that the prompt encoder reads."""
+    if "input_masks" not in inspect.signature(network.forward).parameters:
+        raise ValueError(
+            f"{type(network).__name__} reads no mask as a prompt. Expected a forward with the "
+            "parameter input_masks, as that of SamModel of transformers"
+        )
+    height, width = (MASK_STRIDE * side for side in embedding.shape[-2:])
+    return resize_masks(mask[:, None, None], (height, width))[:, 0].to(embedding.dtype)
 
 
 def _scaled(pixels: Tensor, scale: int, shape: Sequence[int]) -> Tensor:

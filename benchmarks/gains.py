@@ -113,7 +113,7 @@ def line(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{row['command']:60} {row['error']}"
     headline = row["headline"]
-    scale = 1 if headline == "perplexity" else 100
+    scale = 1 if headline in ("perplexity", "frechet_distance") else 100
     arms = "  ".join(
         f"{name} {scale * row[name][headline]['mean']:.1f}" for name in ARMS if name in row
     )

@@ -22,6 +22,7 @@ import latency_table
 import modality_tables
 import proof_tables
 import ranking_table
+import representation_table
 import smollm2_table
 import tree_table
 import trl_table
@@ -55,5 +56,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = continual_table.insert_table(markdown)
     markdown = diffusion_table.insert_tables(federated_table.insert_table(markdown))
     markdown = smollm2_table.insert_table(trl_table.insert_table(markdown))
-    markdown = weights_table.insert_table(markdown)
+    markdown = representation_table.insert_table(weights_table.insert_table(markdown))
     return proof_tables.insert_table(latency_table.insert_table(markdown))

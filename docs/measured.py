@@ -16,7 +16,7 @@ from instil.plan.statistics import paired_gain
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 Row = dict[str, Any]
 
-UNITLESS = ("perplexity", "bits_per_byte")
+UNITLESS = ("perplexity", "bits_per_byte", "frechet_distance")
 """Metrics that are shown as they are, not in percent."""
 NOT_A_METHOD = ("alone", "reference")
 ARMS = ("teacher", "alone", "pseudo_labels", "noise", "blobs", "random_init", "distilled")

@@ -239,3 +239,23 @@ def test_the_tables_of_diffusion_are_inserted(monkeypatch: pytest.MonkeyPatch) -
             cell = f"{line['frechet_distance']:.2f} ± {line['frechet_distance_std']:.2f}"
             assert f" {cell} |" in text
         assert {line["seeds"] for line in lines} <= {1, 5}
+
+
+def test_the_table_of_representations_has_every_measured_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import representation_table
+
+    page = (ROOT / "docs" / "modalities" / "representation.md").read_text(encoding="utf-8")
+    assert page.count(representation_table.MARKER) == 1
+    text = representation_table.insert_table(page)
+    assert representation_table.MARKER not in text
+    rows = json.loads(representation_table.RESULT.read_text(encoding="utf-8"))["rows"]
+    measured = {row["command"]: row for row in rows if row["command"].startswith("representation/")}
+    assert set(representation_table.TITLES) == set(measured)
+    for command, title in representation_table.TITLES.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {title} |")]
+        assert f"| {100 * measured[command]['distilled']['accuracy']['mean']:.1f} ±" in line
+        gain = measured[command]["gains"]["random_init"]["mean"]
+        assert f"{100 * gain:+.1f} (" in line

@@ -174,21 +174,72 @@ def emoji_boxes(
     The splits use different emoji.
     """
     arrays = _read(path)
-    chosen_vendors = [arrays["vendors"].tolist().index(vendor) for vendor in vendors]
-    group_ids = [arrays["groups"].tolist().index(group) for group in groups]
-    names = tuple(groups)
     parts: list[BoxData] = []
     for split, num_scenes in enumerate((count, 60, 150)):
-        rows = np.flatnonzero((arrays["split"] == split) & np.isin(arrays["group"], group_ids))
-        pictures = arrays["images"][rows][:, chosen_vendors].astype(np.float32) / 255
-        image = torch.from_numpy(pictures).flatten(0, 1).movedim(-1, 1).contiguous()
-        label = torch.tensor([group_ids.index(group) for group in arrays["group"][rows]])
-        label = label.repeat_interleave(len(vendors))
-        objects = SceneObjects(image, _opacity(image), label, names)
+        objects = _emoji(arrays, groups, vendors, split)
         generator = torch.Generator().manual_seed(split)
         background = _backgrounds(num_scenes, size, generator)
         parts.append(object_scenes(objects, background, (16, 30), 4, generator))
-    return Splits(*parts, names, "boxes")
+    return Splits(*parts, tuple(groups), "boxes")
+
+
+def emoji_masks(
+    path: PathOption,
+    groups: Annotated[list[str], Doc("groups of emoji, the classes")],
+    vendors: Annotated[list[str], Doc("sets of drawings")],
+    count: Annotated[int, Ge(1), Doc("number of training scenes")] = 400,
+    size: Annotated[int, Ge(32), Doc("height and width of a scene, in pixels")] = 32,
+) -> Splits:
+    """One to three emoji of ``emoji.npz`` on backgrounds of changing colours, by pixel.
+
+    The class of a pixel is ``background`` or the group of the emoji in front. The splits use
+    different emoji.
+    """
+    arrays = _read(path)
+    names = ("background", *groups)
+    parts: list[TensorData] = []
+    for split, num_scenes in enumerate((count, 100, 200)):
+        objects = _emoji(arrays, groups, vendors, split)
+        generator = torch.Generator().manual_seed(split)
+        image = _backgrounds(num_scenes, size, generator)
+        mask = torch.zeros(num_scenes, size, size, dtype=torch.int64)
+        for scene, label in zip(image, mask, strict=True):
+            _draw_emoji(scene, label, objects, generator)
+        facts = {"channels": 3, "size": size}
+        inputs = {"image": image, "valid": torch.ones_like(mask, dtype=torch.bool)}
+        parts.append(TensorData(inputs, mask, names, facts))
+    return Splits(*parts, names, "single")
+
+
+def _emoji(
+    arrays: Arrays, groups: Sequence[str], vendors: Sequence[str], split: int
+) -> SceneObjects:
+    """Drawings of a split; classes are the groups."""
+    chosen_vendors = [arrays["vendors"].tolist().index(vendor) for vendor in vendors]
+    group_ids = [arrays["groups"].tolist().index(group) for group in groups]
+    rows = np.flatnonzero((arrays["split"] == split) & np.isin(arrays["group"], group_ids))
+    pictures = arrays["images"][rows][:, chosen_vendors].astype(np.float32) / 255
+    image = torch.from_numpy(pictures).flatten(0, 1).movedim(-1, 1).contiguous()
+    label = torch.tensor([group_ids.index(group) for group in arrays["group"][rows]])
+    label = label.repeat_interleave(len(vendors))
+    return SceneObjects(image, _opacity(image), label, tuple(groups))
+
+
+def _draw_emoji(
+    scene: Tensor, label: Tensor, objects: SceneObjects, generator: torch.Generator
+) -> None:
+    """Draw one to three emoji on a scene (3, H, W) and its classes (H, W), in place."""
+    for _ in range(int(torch.randint(1, 4, (), generator=generator))):
+        row = int(torch.randint(len(objects.label), (), generator=generator))
+        side = int(torch.randint(12, 21, (), generator=generator))
+        top, left = torch.randint(label.shape[0] - side + 1, (2,), generator=generator).tolist()
+        picture, opacity = (
+            F.interpolate(value[row, None], (side, side), mode="bilinear", align_corners=False)[0]
+            for value in (objects.image, objects.opacity)
+        )
+        window = (slice(top, top + side), slice(left, left + side))
+        scene[:, window[0], window[1]].lerp_(picture, opacity)
+        label[window][opacity[0] > 0.5] = int(objects.label[row]) + 1
 
 
 def _opacity(image: Tensor) -> Tensor:

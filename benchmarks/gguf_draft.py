@@ -14,11 +14,8 @@ after one another for each prompt.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import tempfile
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,6 @@ import gguf_speed
 import numpy as np
 import smollm2
 import torch
-import xllamacpp
 from torch import Tensor
 
 import instil
@@ -34,41 +30,8 @@ from instil.files.json_files import write_json
 from instil.generation.speculative_decoding import draft_acceptance
 
 RESULT = Path(__file__).with_name("gguf_draft.json")
-NUM_TOKENS = 64
+NUM_TOKENS = gguf_speed.NUM_TOKENS
 """Number of tokens of a prompt, and of its continuation."""
-
-
-@contextlib.contextmanager
-def serving(teacher: Path, draft: Path | None, num_draft_tokens: int) -> Iterator[str]:
-    """Start a llama.cpp server with one thread in this process, and yield its address."""
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(teacher)
-    parameters.n_ctx, parameters.n_parallel, parameters.port = 512, 1, 0
-    parameters.verbosity = -1
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
-    if draft is not None:
-        options = parameters.speculative.draft
-        options.mparams.path = str(draft)
-        options.n_max = num_draft_tokens
-        options.cpuparams.n_threads = options.cpuparams_batch.n_threads = 1
-        kinds = xllamacpp.common_speculative_type
-        parameters.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
-    server = xllamacpp.Server(parameters)
-    yield str(server.listening_address)
-    del server
-
-
-def complete(address: str, prompt: list[int]) -> dict[str, Any]:
-    """Return the most likely continuation of a prompt, with the server's counts and times."""
-    body = {"prompt": prompt, "n_predict": NUM_TOKENS, "temperature": 0, "ignore_eos": True}
-    request = urllib.request.Request(
-        f"{address}/completion",
-        json.dumps(body | {"cache_prompt": False, "return_tokens": True}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=600) as response:
-        answer: dict[str, Any] = json.load(response)
-    return answer
 
 
 def counted_here(
@@ -108,15 +71,14 @@ def counted_by_server(
     used = proposed = 0
     ratios, first_tokens = [], []
     with (
-        serving(files["teacher"], None, num_draft_tokens) as plain,
-        serving(files["teacher"], files[arm], num_draft_tokens) as with_draft,
+        gguf_speed.serving(files["teacher"]) as plain,
+        gguf_speed.serving(files["teacher"], files[arm], num_draft_tokens) as with_draft,
     ):
         for prompt in prompts.tolist():
-            slow, fast = complete(plain, prompt), complete(with_draft, prompt)
+            slow, fast = (gguf_speed.complete(one, prompt) for one in (plain, with_draft))
             used += fast["timings"]["draft_n_accepted"]
             proposed += fast["timings"]["draft_n"]
-            speeds = [answer["timings"]["predicted_per_second"] for answer in (slow, fast)]
-            ratios.append(speeds[1] / speeds[0])
+            ratios.append(gguf_speed.speed(fast) / gguf_speed.speed(slow))
             first_tokens.append(fast["tokens"][0])
     # The first token of a text is computed with the prompt, without a draft.
     num_tokens = len(prompts) * (NUM_TOKENS - 1)

@@ -33,28 +33,47 @@ NUM_TOKENS = 64
 
 
 @contextlib.contextmanager
-def serving(path: Path) -> Iterator[str]:
-    """Start a llama.cpp server with one thread in this process, and yield its address."""
+def serving(path: Path, draft: Path | None = None, num_draft_tokens: int = 4) -> Iterator[str]:
+    """Start a llama.cpp server with one thread in this process, and yield its address.
+
+    Args:
+        path: GGUF file.
+        draft: GGUF file of a model that proposes tokens; None: no proposals.
+        num_draft_tokens: number of tokens that the draft proposes at a time.
+    """
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(path)
     parameters.n_ctx, parameters.n_parallel, parameters.port = 512, 1, 0
     parameters.verbosity = -1
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+    if draft is not None:
+        options = parameters.speculative.draft
+        options.mparams.path = str(draft)
+        options.n_max = num_draft_tokens
+        options.cpuparams.n_threads = options.cpuparams_batch.n_threads = 1
+        kinds = xllamacpp.common_speculative_type
+        parameters.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
     server = xllamacpp.Server(parameters)
     yield str(server.listening_address)
     del server
 
 
-def speed(address: str) -> float:
-    """Return the generated tokens per second of one request."""
-    body = {"prompt": PROMPT, "n_predict": NUM_TOKENS, "temperature": 0, "ignore_eos": True}
+def complete(address: str, prompt: str | list[int]) -> dict[str, Any]:
+    """Return the most likely continuation of a prompt, with the server's counts and times."""
+    body = {"prompt": prompt, "n_predict": NUM_TOKENS, "temperature": 0, "ignore_eos": True}
     request = urllib.request.Request(
         f"{address}/completion",
-        json.dumps(body | {"cache_prompt": False}).encode(),
+        json.dumps(body | {"cache_prompt": False, "return_tokens": True}).encode(),
         {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=600) as response:
-        return float(json.load(response)["timings"]["predicted_per_second"])
+        answer: dict[str, Any] = json.load(response)
+    return answer
+
+
+def speed(answer: dict[str, Any]) -> float:
+    """Return the generated tokens per second of an answer of the server."""
+    return float(answer["timings"]["predicted_per_second"])
 
 
 def write_models(
@@ -85,10 +104,10 @@ def measure(paths: dict[str, Path], num_rounds: int) -> dict[str, dict[str, Any]
     with contextlib.ExitStack() as stack:
         addresses = {name: stack.enter_context(serving(path)) for name, path in paths.items()}
         for address in addresses.values():
-            speed(address)  # reads the file for the first time
+            speed(complete(address, PROMPT))  # reads the file for the first time
         for _ in range(num_rounds):
             for name, address in addresses.items():
-                speeds[name].append(speed(address))
+                speeds[name].append(speed(complete(address, PROMPT)))
     table = {}
     for name, values in speeds.items():
         ratios = np.divide(values, speeds["teacher"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, first_tensor, to_float32
-from instil.generation.eager import eager_passes
+from instil.generation.eager import eager_context
 from instil.generation.lockstep import Lockstep, is_sharded
 from instil.roles import IMAGE_TOKENS
 
@@ -47,6 +47,7 @@ class CachedDecoder:
         uses_cache: bool | None = None,
     ):
         self.forward = forward
+        self.eager = eager_context(forward)
         self.other_keys = {key: value for key, value in batch.items() if key not in TEXT_KEYS}
         self.image_tokens = self.other_keys.pop(IMAGE_TOKENS, None)
         self.uses_cache = cache_works(forward, batch) if uses_cache is None else uses_cache
@@ -90,7 +91,7 @@ class CachedDecoder:
         rows = {"input_ids": ids[:, : mask.shape[1]], "attention_mask": mask}
         if self.image_tokens is not None:
             rows[IMAGE_TOKENS] = self.image_tokens[:, : mask.shape[1]] * mask
-        with eager_passes(self.forward):
+        with self.eager():
             logits: Tensor = self.forward(rows | self.other_keys)["logits"]
         return logits[torch.arange(len(last), device=last.device), last]
 
@@ -101,7 +102,7 @@ class CachedDecoder:
             "position_ids": position,
             "past": self.cache,
         }
-        with eager_passes(self.forward):
+        with self.eager():
             outputs = self.forward(rows | self.other_keys)
         if "past" not in outputs:
             raise NoCacheError

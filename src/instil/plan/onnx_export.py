@@ -39,21 +39,23 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
     from instil.export.latency import measure
     from instil.export.session import Session
 
-    experiment.task.check_export()
+    task = experiment.task
+    task.check_export()
     batch = next(iter(experiment.loader(experiment.splits.validation, shuffle=False)))
-    if isinstance(experiment.task, ExportsParts):
-        _export_parts(folder, experiment, experiment.task.export_parts(net, batch), int8)
+    if isinstance(task, ExportsParts):
+        _export_parts(folder, experiment, task.export_parts(net, batch), int8)
         return
-    if experiment.task.object_outputs:
-        _export_detector(folder, experiment, net, batch)
-        return
-    # An estimator has no weights to quantize; integer layers are quantized in student.onnx.
-    int8 = int8 and not isinstance(net.model, SklearnModel) and not is_integer(net)
-    exports = write_graphs(folder.path, experiment, net, batch, int8)
-    example, roles = experiment.task.export_example(net, batch)
+    if task.object_outputs:
+        exports = {"onnx": _write_detector(folder.path, experiment, net, batch)}
+        example, roles = batch, task.object_outputs
+    else:
+        # An estimator has no weights to quantize; integer layers are quantized in student.onnx.
+        int8 = int8 and not isinstance(net.model, SklearnModel) and not is_integer(net)
+        exports = write_graphs(folder.path, experiment, net, batch, int8)
+        example, roles = task.export_example(net, batch)
     for export in exports.values():
         session = Session(folder.path / export["file"], roles)
-        export |= evaluate_export(experiment, Net(session, experiment.task.call_exported))
+        export |= evaluate_export(experiment, Net(session, task.call_exported))
         export["latency"] = measure(session, example)
     add_exports(folder, exports)
     facts = experiment.facts_for(exported_student(experiment.recipe))
@@ -61,23 +63,15 @@ def export_onnx(folder: RunFolder, experiment: Experiment, net: Net, int8: bool)
         _export_raw_rows(folder, experiment, net, RawRows.from_json(str(facts[FACT])))
 
 
-def _export_detector(folder: RunFolder, experiment: Experiment, net: Net, batch: Batch) -> None:
+def _write_detector(folder: Path, experiment: Experiment, net: Net, batch: Batch) -> dict[str, Any]:
     """Write ``student.onnx`` of a detector, which reads one image and returns its objects."""
     from instil.export.detector_onnx import detector_to_onnx
-    from instil.export.latency import measure
     from instil.export.onnx_labels import describe
-    from instil.export.session import Session
 
-    task = experiment.task
-    path = folder.path / "student.onnx"
     name = reads_of(net.call).get("image", "image")
     classes = experiment.splits.classes
     metadata = describe(net, experiment.recipe.task.name, classes, experiment.shape, ["image"])
-    facts = detector_to_onnx(net, batch, path, name, metadata)
-    session = Session(path, task.object_outputs)
-    facts |= evaluate_export(experiment, Net(session, task.call_exported))
-    facts["latency"] = measure(session, batch)
-    add_exports(folder, {"onnx": facts})
+    return detector_to_onnx(net, batch, folder / "student.onnx", name, metadata)
 
 
 def _export_raw_rows(folder: RunFolder, experiment: Experiment, net: Net, rows: RawRows) -> None:

@@ -141,7 +141,7 @@ def first_rows(rows: Tensors, batch: Batch) -> Tensors:
     """Return the rows of the samples of a batch, without repeated ones.
 
     Args:
-        rows: tensors (M, ...) of at least as many rows as the batch has.
+        rows: tensors (M, ...); M is at least the number of samples.
         batch: the batch.
     """
     return {name: tensor[: batch_size(batch)].cpu() for name, tensor in rows.items()}

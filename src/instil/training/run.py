@@ -174,9 +174,7 @@ class Run:
     def record_is_due(self, length: int | None) -> bool:
         """Whether a record without metrics is due after this step, which is not an epoch's last."""
         steps = self.training.log_steps
-        return (
-            bool(steps) and self.state.step % (steps or 1) == 0 and self.state.epoch_step != length
-        )
+        return bool(steps and self.state.step % steps == 0 and self.state.epoch_step != length)
 
     def checkpoint_is_due(self, is_done: bool) -> bool:
         """Whether a checkpoint is written at the end of the current epoch."""

@@ -6,6 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+NOT_PERCENT = ("perplexity", "bits_per_byte", "frechet_distance", "loss", "mae", "rmse")
+"""Metrics that are shown as they are; others are shares and become percent."""
+
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table, with an empty line after it."""

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from formatting import table
+from formatting import NOT_PERCENT, table
 from recipe_pages import recipe_anchor
 
 from instil.plan.statistics import paired_gain
@@ -16,8 +16,6 @@ from instil.plan.statistics import paired_gain
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 Row = dict[str, Any]
 
-UNITLESS = ("perplexity", "bits_per_byte", "frechet_distance")
-"""Metrics that are shown as they are, not in percent."""
 NOT_A_METHOD = ("alone", "reference")
 ARMS = ("teacher", "alone", "pseudo_labels", "noise", "blobs", "random_init", "distilled")
 CONDITIONS = {
@@ -151,7 +149,7 @@ def gains_page() -> str:
 
 
 def _gain_row(row: Row, metric: str, arms: list[str]) -> list[str]:
-    show = _format_number if metric in UNITLESS else _percent
+    show = _format_number if metric in NOT_PERCENT else _percent
     numbers = [show(row[arm][metric]) if arm in row else "" for arm in arms]
     is_headline = metric == row["headline"]
     command, difference = (_command(row), _gain(row, arms[-1])) if is_headline else ("", "")
@@ -165,7 +163,7 @@ def _gain(row: Row, arm: str) -> str:
         return ""
     smallest = min(gains, key=lambda summary: summary["mean"])
     digits = 2 if row[arm][row["headline"]]["mean"] < 0.01 else 1
-    scale = 1 if row["headline"] in UNITLESS else 100
+    scale = 1 if row["headline"] in NOT_PERCENT else 100
     text = f"{scale * smallest['mean']:+.{digits}f}"
     return f"**{text}**" if smallest["significant"] else text
 

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from formatting import cell, gain_cell, table
+from formatting import NOT_PERCENT, cell, gain_cell, table
 
 from instil.plan.statistics import paired_gain
 from instil.report.names import display_name
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "modalities"
 MARKER = re.compile(r"^<!-- evidence: (\w+) -->$", re.MULTILINE)
-NOT_PERCENT = ("perplexity", "bits_per_byte", "loss", "mae", "rmse")
-"""Metrics that are shown as they are; others are shares and become percent."""
 Row = dict[str, Any]
 
 

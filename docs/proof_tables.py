@@ -7,8 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from formatting import replace_markers, table
-from modality_tables import NOT_PERCENT
+from formatting import NOT_PERCENT, replace_markers, table
 
 from instil.report.legend import legend
 from instil.report.names import display_name

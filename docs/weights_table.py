@@ -8,8 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from formatting import replace_markers, table
-from modality_tables import NOT_PERCENT
+from formatting import NOT_PERCENT, replace_markers, table
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "proof"
 MARKER = "<!-- published and balanced weights -->"
